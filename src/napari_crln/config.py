@@ -126,10 +126,16 @@ class Cps(_Section):
     temperature: float = _field(0.5, "of InfoNCE", gt=0)
     anchors: int = _field(256, "uncertain voxels a class, at most", ge=1)
     negatives: int = _field(512, "negatives an anchor", ge=1)
-    valid_confidence: float = _field(0.7, "teacher's confidence that makes an unlabelled voxel valid", ge=0, le=1)
+    valid_confidence: float = _field(
+        0.7, "teacher's confidence that makes an unlabelled voxel valid", ge=0, le=1
+    )
     certain: float = _field(0.97, "anchors are valid voxels whose student probability is below", ge=0, le=1)
-    xi: float | None = _field(None, "ξ, the prototypes' share of the positive; none: U(0, 1) drawn each step", ge=0)
-    hidden: int | None = _field(None, "channels of the head's 3×3×3 convolution; none: the features' own", ge=1)
+    xi: float | None = _field(
+        None, "ξ, the prototypes' share of the positive; none: U(0, 1) drawn each step", ge=0
+    )
+    hidden: int | None = _field(
+        None, "channels of the head's 3×3×3 convolution; none: the features' own", ge=1
+    )
 
 
 class UncertaintyMeanTeacher(_Section):
@@ -167,7 +173,9 @@ class Engine(_Section):
     log_every: int = _field(10, "iterations between `stepped` events", "free", ge=1)
     checkpoint_every: int = _field(200, "iterations between checkpoints", "free", ge=1)
     keep: int = _field(2, "checkpoints kept, besides the best on validation", "free", ge=1)
-    validate_every: int = _field(0, "iterations between validations; 0: only where there is none to do", "free", ge=0)
+    validate_every: int = _field(
+        0, "iterations between validations; 0: only where there is none to do", "free", ge=0
+    )
     preview_share: float = _field(0.05, "share of training time for previews", "free", ge=0, le=0.5)
 
 
@@ -202,7 +210,9 @@ def presets() -> list[str]:
 def load_preset(name: str) -> dict[str, Any]:
     """Values of a shipped preset, to be merged over the defaults."""
     if name not in presets():
-        raise ConfigError(f"no preset {name!r}", f"presets are {', '.join(presets())}", "Choose one of them", "--preset")
+        raise ConfigError(
+            f"no preset {name!r}", f"presets are {', '.join(presets())}", "Choose one of them", "--preset"
+        )
     return tomllib.loads((_preset_folder() / f"{name}.toml").read_text("utf-8"))
 
 
@@ -219,7 +229,9 @@ def load(path: Path) -> RunConfig:
     try:
         values = tomllib.loads(path.read_text("utf-8"))
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ConfigError(f"not TOML: {error}", "a configuration is a TOML file", "Mend or replace it", path) from error
+        raise ConfigError(
+            f"not TOML: {error}", "a configuration is a TOML file", "Mend or replace it", path
+        ) from error
     return _validated(values, path)
 
 
@@ -232,7 +244,9 @@ def assignment(text: str) -> dict[str, Any]:
     """Parse `a.b.c=value` (value in TOML, or a bare word) into nested values."""
     path, equals, value = text.partition("=")
     if not equals or not path:
-        raise ConfigError(f"{text!r} assigns nothing", "an override is section.field=value", "Write it so", "--set")
+        raise ConfigError(
+            f"{text!r} assigns nothing", "an override is section.field=value", "Write it so", "--set"
+        )
     try:
         parsed = tomllib.loads(f"v = {value}")["v"]
     except tomllib.TOMLDecodeError:

@@ -17,6 +17,15 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
 SCHEMA = 1
 
+# Names inside a run folder.
+CONFIG_FILE = "config.toml"
+EVENTS_FILE = "events.jsonl"
+ENVIRONMENT_FILE = "environment.json"
+LOCK_FILE = "lock.json"
+INBOX = "inbox"
+CHECKPOINTS = "checkpoints"
+PREVIEW = "preview.zarr"
+
 
 class _Record(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore", ser_json_inf_nan="strings")

@@ -1,0 +1,1 @@
+"""Networks: V-Net, 3D U-Net, the Dynamic Interaction Module and the prototypes. Pure torch."""

@@ -1,0 +1,1 @@
+"""Run folders from outside: make, start, watch. No torch."""
