@@ -13,6 +13,8 @@ import os
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
@@ -60,7 +62,7 @@ def holder(folder: Path) -> Holder | None:
 def process_identity(pid: int) -> str:
     """What tells a process from an earlier one with the same pid: boot and start time; "" if it is dead."""
     try:
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8").rpartition(")")[2].split()
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
         boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
     except OSError:
         return "" if Path("/proc/self/stat").exists() else _identity_by_ps(pid)
@@ -74,6 +76,21 @@ def _identity_by_ps(pid: int) -> str:
         ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
     )
     return reply.stdout.strip()
+
+
+@contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Wait for, then hold, a folder against others that ask the same; no guard where there is no flock."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
 
 
 class Lock:
