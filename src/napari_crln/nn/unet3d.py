@@ -63,4 +63,6 @@ def _two_convolutions(k: int, n: int) -> nn.Sequential:
 
 def _activated(k: int, n: int) -> list[nn.Module]:
     convolution = nn.Conv3d(k, n, kernel_size=3, padding=1)
-    return [convolution, nn.InstanceNorm3d(n), nn.ReLU(inplace=True)]
+    # One group a channel is InstanceNorm; torch's own InstanceNorm3d would undo channels_last_3d.
+    instance_norm = nn.GroupNorm(n, n, affine=False)
+    return [convolution, instance_norm, nn.ReLU(inplace=True)]
