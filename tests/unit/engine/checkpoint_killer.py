@@ -40,7 +40,9 @@ def killed_at_random(folder: Path, draw: random.Random) -> None:
             step += 1
             checkpoint.save(folder, snapshot(step), keep=1, best=step % 3 == 0)
             checkpoint.save(folder, snapshot(step), keep=1)
-    time.sleep(draw.uniform(0.02, 0.15))
+    while max((int(path.name[5:]) for path in folder.glob("step-*")), default=0) < 2:
+        time.sleep(0.001)
+    time.sleep(draw.uniform(0, 0.1))
     os.kill(child, signal.SIGKILL)
     os.waitpid(child, 0)
 

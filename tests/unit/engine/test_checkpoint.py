@@ -20,7 +20,7 @@ from napari_crln.errors import CorruptCheckpoint, OutOfSpace, RunError, Training
 
 BEFORE = ["begin", "file", "manifest", "fsync", "rename"]
 AFTER = ["renamed", "best", "prune", "delete"]
-RANDOM_KILLS = 12
+RANDOM_KILLS = 6
 
 
 def snapshot(step: int, **state: object) -> Snapshot:
@@ -173,20 +173,16 @@ def test_the_next_save_sweeps_what_the_kill_left(killed: Path, tmp_path: Path, s
 
 
 def test_kills_at_random_times_never_cost_the_last_checkpoint(killed: Path) -> None:
-    reached = 0
     for repeat in range(RANDOM_KILLS):
         folder = killed / f"random-{repeat}"
         found, skipped = latest(folder)
         assert skipped == []
-        if found is None:
-            assert not any(name.startswith("step-") for name in names(folder))
-            continue
+        assert found is not None
         assert found.state == {"step": found.step}
         assert bool((found.tensors["student"]["w"] == found.step).all())
         marked = best_step(folder)
         assert marked is None or load(folder / checkpoint.step_name(marked)).step == marked
-        reached = max(reached, found.step)
-    assert reached > 3, "the kills came too early to mean anything"
+        assert found.step >= 2
 
 
 @pytest.mark.parametrize("file", ["student.safetensors", "rng.safetensors", "state.json"])
