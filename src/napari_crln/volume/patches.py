@@ -42,8 +42,9 @@ class Padding:
 
     def crop(self, array: NDArray[Any]) -> NDArray[Any]:
         """Take the padding off again; a view."""
-        inner = [
+        inner: list[Any] = [
             slice(low, size - high)
             for low, high, size in zip(self.before, self.after, array.shape[-3:], strict=True)
         ]
-        return array[(..., *inner)]
+        cropped: NDArray[Any] = array[tuple([..., *inner])]
+        return cropped
