@@ -67,4 +67,5 @@ def _to_dtype(mean: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.itemsize < 8:
         return np.asarray(np.rint(mean).astype(dtype))
     limits = np.iinfo(dtype)  # 64-bit limits are not exact in float64: stay one step inside
-    return np.clip(np.rint(mean), float(limits.min), np.nextafter(float(limits.max), 0)).astype(dtype)
+    inside = np.clip(np.rint(mean), float(limits.min), np.nextafter(float(limits.max), 0))
+    return np.asarray(inside.astype(dtype))
