@@ -7,7 +7,7 @@ taken in: intensity with their minimum, targets with IGNORE, and the padding is 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -132,9 +132,7 @@ def _signed(image: ImageDHW) -> ImageDHW:
     return native.astype(wider.get(native.dtype, native.dtype), copy=False)
 
 
-def _padded(
-    array: ImageDHW, patch: ShapeDHW, fill: float
-) -> tuple[Tensor, tuple[slice, slice, slice]]:
+def _padded(array: ImageDHW, patch: ShapeDHW, fill: float) -> tuple[Tensor, tuple[slice, slice, slice]]:
     short = [max(0, p - n) for n, p in zip(array.shape, patch, strict=True)]
     before = [s // 2 for s in short]
     inside = tuple(slice(b, b + n) for b, n in zip(before, array.shape, strict=True))
@@ -147,6 +145,6 @@ def _window(corner: ShapeDHW, patch: ShapeDHW) -> tuple[slice, ...]:
     return tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
 
 
-def _shape(values: object) -> ShapeDHW:
-    d, h, w = values  # type: ignore[misc]
+def _shape(values: Iterable[int]) -> ShapeDHW:
+    d, h, w = values
     return d, h, w

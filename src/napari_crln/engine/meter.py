@@ -28,7 +28,9 @@ class Meter:
     def add(self, result: StepResult, norm: Tensor, seconds: float, waiting: float) -> None:
         """Count one step of `seconds`, `waiting` of them for data."""
         losses = {"total": result.loss, **result.terms}
-        values = {f"loss {k}": v for k, v in losses.items()} | {f"measure {k}": v for k, v in result.measures.items()}
+        values = {f"loss {k}": v for k, v in losses.items()} | {
+            f"measure {k}": v for k, v in result.measures.items()
+        }
         values["measure gradient_norm"] = norm
         for key, value in values.items():
             self._sums[key] = self._sums.get(key, 0.0) + value.detach()

@@ -11,7 +11,8 @@ from napari_crln import config
 def learning_rate(step: int, iterations: int, settings: config.Optimiser) -> float:
     """Linear warm-up times polynomial decay, lr (1 - t/T)^p; `step` counts from 0."""
     warm = min(1.0, (step + 1) / settings.warmup) if settings.warmup else 1.0
-    return settings.learning_rate * warm * (1.0 - min(step, iterations - 1) / iterations) ** settings.power
+    remaining = 1.0 - min(step, iterations - 1) / iterations
+    return settings.learning_rate * warm * float(remaining**settings.power)
 
 
 def descend(optimiser: torch.optim.SGD, loss: Tensor, rate: float, clip_norm: float | None) -> Tensor:

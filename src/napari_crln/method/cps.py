@@ -148,7 +148,7 @@ def draw_negatives(
     available_C = pool.real_Ck.sum(1).clamp(min=1)
     u_CX = torch.rand(drawn_CX.shape, generator=generator, device=mean_CF.device)
     voxel_CX = (u_CX * available_C[drawn_CX]).long().clamp(max=size - 1)
-    return (drawn_CX * size + voxel_CX).unflatten(1, shape)
+    return (drawn_CX * size + voxel_CX).view(classes, *shape)
 
 
 def _draw_xi(settings: config.Cps, generator: torch.Generator) -> Tensor:

@@ -60,9 +60,7 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
     return StepResult(torch.stack(list(terms.values())).sum(), terms, measures, labelled)
 
 
-def weak_views(
-    learner: Learner, batch: Batch, random: Randomness
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def weak_views(learner: Learner, batch: Batch, random: Randomness) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weak views (x_l, y_l, x_u, valid_u) of both batches."""
     settings, rng = learner.settings.views, random.numpy("weak views")
     plane = (batch.x_l.shape[-2], batch.x_l.shape[-1])

@@ -157,7 +157,8 @@ class DynamicInteraction(nn.Module):
 
 def to_proximity_maps(scores_BQN: Tensor, classes: int, space: torch.Size) -> Tensor:
     """Scores (B, C·R, N) as maps (B, C, R, d, h, w): queries are class-major, tokens in C order."""
-    return scores_BQN.unflatten(1, (classes, -1)).unflatten(-1, tuple(space))
+    batch, queries, _ = scores_BQN.shape
+    return scores_BQN.view(batch, classes, queries // classes, *space)
 
 
 def normalise_over_space(maps: Tensor, eps: float = 1e-5) -> Tensor:

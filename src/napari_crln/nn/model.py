@@ -7,8 +7,8 @@ from typing import NamedTuple
 from torch import Tensor, nn
 
 from napari_crln import config
+from napari_crln.nn.build import build_network
 from napari_crln.nn.dim import Clues, DynamicInteraction
-from napari_crln.nn.network import build_network
 
 
 class Output(NamedTuple):
@@ -60,15 +60,16 @@ class CrlnModel(nn.Module):
     def clues(self, output: Output, count: int | None = None) -> Clues:
         """DIM on the first `count` samples of a batch (all: none)."""
         assert self.dim is not None
-        size = output.logits_BCDHW.shape[2:]
-        return self.dim({s: h[:count] for s, h in output.stages.items()}, (size[0], size[1], size[2]))
+        d, h, w = output.logits_BCDHW.shape[2:]
+        clues: Clues = self.dim({s: f[:count] for s, f in output.stages.items()}, (d, h, w))
+        return clues
 
 
 def build_model(settings: config.RunConfig, classes: int, in_channels: int = 1) -> CrlnModel:
     """The model that a configuration asks for; weights follow torch's seed."""
     backbone = build_network(settings.network, classes, in_channels)
     method = settings.method
-    channels = backbone.stage_channels
+    channels: dict[int, int] = backbone.stage_channels
     full = max(channels)
     dim = head = None
     if method.uses_clues:
