@@ -18,7 +18,7 @@ from typing import NamedTuple, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.ndimage import gaussian_filter, zoom
+from scipy.ndimage import gaussian_filter
 
 from napari_crln.types import ImageDHW, LabelDHW, ShapeDHW, SpacingDHW
 
@@ -88,10 +88,18 @@ def _grid(shape: ShapeDHW) -> _Float:
 
 
 def _warped(points: _Float, rng: np.random.Generator) -> _Float:
-    """Displace by a smooth random field: 4³ control points, cubic in between."""
-    knots = rng.normal(0, 0.055, (3, 4, 4, 4)).astype(np.float32)
-    factors = [n / 4 for n in points.shape[1:]]
-    return points + np.stack([zoom(k, factors, order=3, mode="nearest", grid_mode=True) for k in knots])
+    """Displace by a smooth random vector field."""
+    return points + np.stack([_smooth_field(points.shape[1:], 4, 0.08, rng) for _ in range(3)])
+
+
+def _smooth_field(shape: tuple[int, ...], knots: int, sigma: float, rng: np.random.Generator) -> _Float:
+    """Gaussian-weighted means of `knots`³ normal values on a regular grid."""
+    field = rng.normal(0, sigma, (knots,) * 3)
+    at = np.linspace(-1, 1, knots)
+    for n in shape:  # each pass consumes the first axis and appends the axis of n voxels: the order is kept
+        weights = np.exp(-0.5 * ((np.linspace(-1, 1, n)[:, None] - at) * (knots - 1) / 1.2) ** 2)
+        field = np.tensordot(field, weights / weights.sum(1, keepdims=True), axes=(0, 1))
+    return np.asarray(field, dtype=np.float32)
 
 
 def _posed(points: _Float, rng: np.random.Generator) -> _Float:
@@ -208,7 +216,7 @@ def _blend(occupancies: list[_Float], levels: NDArray[np.float64]) -> _Float:
 
 def _acquired(clean: _Float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """What a scanner makes of it: bias field, correlated and white noise, gain; 8 bits."""
-    bias = zoom(rng.normal(0, 0.07, (3, 3, 3)), [n / 3 for n in clean.shape], order=3, mode="nearest", grid_mode=True)
+    bias = _smooth_field(clean.shape, 3, 0.12, rng)
     texture = gaussian_filter(rng.standard_normal(clean.shape, np.float32), 1.2)
     noise = _CORRELATED_NOISE * texture / texture.std()
     noise += _WHITE_NOISE * rng.standard_normal(clean.shape, np.float32)
