@@ -33,7 +33,9 @@ def main(scratch: Path) -> None:
 
 
 def _build(*options: str) -> None:
-    subprocess.run([sys.executable, "-m", "build", *options, str(ROOT)], check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "build", *options, str(ROOT)], check=True, stdout=subprocess.DEVNULL
+    )
 
 
 def _wheel_members(folder: Path) -> dict[str, int]:

@@ -68,7 +68,9 @@ def test_body_and_lobe_are_one_piece_and_touch(cohort: list[Phantom]) -> None:
 
 def test_anatomy_varies_between_members(cohort: list[Phantom]) -> None:
     for value in range(1, 4):
-        overlaps = [_dice(a.labels == value, b.labels == value) for a, b in zip(cohort, cohort[1:], strict=False)]
+        overlaps = [
+            _dice(a.labels == value, b.labels == value) for a, b in zip(cohort, cohort[1:], strict=False)
+        ]
         assert max(overlaps) < 0.95
         assert np.mean(overlaps) < 0.85
 
