@@ -17,5 +17,5 @@ def build_network(settings: config.Network, classes: int, in_channels: int = 1) 
         raise ConfigError(
             f"{classes} classes", "a segmentation has at least 2, the background included", "Name a class"
         )
-    network: type[VNet] | type[UNet3D] = {"vnet": VNet, "unet3d": UNet3D}[settings.name]
-    return network(classes, in_channels, settings.base_filters, settings.dropout)
+    arguments = (classes, in_channels, settings.base_filters, settings.dropout)
+    return VNet(*arguments) if settings.name == "vnet" else UNet3D(*arguments)
