@@ -155,6 +155,11 @@ def test_kill_after_the_rename_leaves_the_new_state_and_knows_the_best(killed: P
     assert (found.step, found.state, skipped, best_step(killed / stage)) == (300, {"step": 300}, [], 300)
 
 
+def test_kill_while_a_checkpoint_is_deleted_leaves_no_half_of_it_by_its_name(killed: Path) -> None:
+    steps = {name for name in names(killed / "delete") if name.startswith("step-")}
+    assert steps == {"step-00000200", "step-00000300"}
+
+
 def test_kill_while_a_step_is_replaced_loses_neither_it_nor_the_rest(killed: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(killed / "replace", tmp_path / "copy")
     assert "step-00000200" not in names(folder), "the kill came too early"
@@ -266,6 +271,15 @@ def test_links_are_refused_even_to_the_right_bytes(tmp_path: Path, file: str) ->
     (path / file).rename(tmp_path / file)
     (path / file).symlink_to(tmp_path / file)
     with pytest.raises(CorruptCheckpoint, match=file):
+        load(path)
+
+
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = save(tmp_path, snapshot(1), keep=1)
+    (path / "student.safetensors").unlink()
+    os.mkfifo(path / "student.safetensors")
+    with pytest.raises(CorruptCheckpoint, match=r"student\.safetensors.*not a regular file"):
         load(path)
 
 
