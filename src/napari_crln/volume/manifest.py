@@ -1,0 +1,130 @@
+"""`project.toml`: the classes, the normalisation, and the volumes in order with their roles.
+
+Read and written as a whole. Comments and unknown tables of a hand that edited the file are kept.
+"""
+
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from typing import Annotated, Any
+
+import tomlkit
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from napari_crln.errors import ProjectError
+from napari_crln.types import Role
+from napari_crln.volume.atomic import replacing
+from napari_crln.volume.intensity import Kind
+from napari_crln.volume.labels import ClassTable, LabelClass
+from napari_crln.volume.names import check_name
+
+SCHEMA = 1
+FILE = "project.toml"
+_HEAD = "A napari-crln project; format: docs/reference/project-folder.md of napari-crln."
+
+
+class ClassEntry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str = Field(min_length=1)
+    source_id: int
+    colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
+
+
+class VolumeEntry(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    name: str
+    role: Role
+
+
+class Manifest(BaseModel):
+    """The content of `project.toml`."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    schema_version: int = SCHEMA
+    normalisation: Kind
+    classes: tuple[ClassEntry, ...]
+    volumes: tuple[VolumeEntry, ...] = ()
+
+    @property
+    def table(self) -> ClassTable:
+        numbered = enumerate(self.classes)
+        return ClassTable([LabelClass(i, c.name, c.colour, c.source_id) for i, c in numbered])
+
+
+def read(project: Path) -> Manifest:
+    """Read and check a project's manifest.
+
+    Raises
+    ------
+    ProjectError
+        If the folder is no project, or its manifest is malformed or of a newer schema.
+    """
+    path = project / FILE
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        raise ProjectError(
+            "no project here", f"a project is a folder with {FILE}", "Create or import one there", project
+        ) from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise _malformed(path, f"not TOML: {error}") from error
+    version = values.get("schema_version")
+    if isinstance(version, int) and version > SCHEMA:
+        raise ProjectError(
+            f"schema {version}", f"this version reads up to {SCHEMA}", "Update napari-crln", path
+        )
+    return _validated(values, path)
+
+
+def write(project: Path, manifest: Manifest) -> None:
+    """Write the manifest, whole or not at all."""
+    path = project / FILE
+    document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else _new_document()
+    for key, value in manifest.model_dump(mode="json").items():
+        if key not in document or document[key].unwrap() != value:
+            document[key] = _tables(value) if isinstance(value, list) else value
+    with replacing(path) as aside:
+        aside.write_text(tomlkit.dumps(document), "utf-8")
+
+
+def _new_document() -> tomlkit.TOMLDocument:
+    document = tomlkit.document()
+    document.add(tomlkit.comment(_HEAD))
+    return document
+
+
+def _tables(rows: list[dict[str, Any]]) -> Any:
+    tables = tomlkit.aot()
+    for row in rows:
+        table = tomlkit.table()
+        table.update(row)
+        tables.append(table)
+    return tables
+
+
+def _validated(values: dict[str, Any], path: Path) -> Manifest:
+    try:
+        manifest = Manifest.model_validate(values)
+    except ValidationError as error:
+        first = error.errors()[0]
+        field = ".".join(str(part) for part in first["loc"])
+        raise _malformed(path, f"{field}: {first['msg']}") from error
+    names = [check_name(volume.name).casefold() for volume in manifest.volumes]
+    double = (
+        next((name for name in names if names.count(name) > 1), None)
+        if len(set(names)) < len(names)
+        else None
+    )
+    if double is not None:
+        raise _malformed(path, f"volume {double!r} is listed twice")
+    return manifest
+
+
+def _malformed(path: Path, value: str) -> ProjectError:
+    return ProjectError(
+        value, "it follows docs/reference/project-folder.md", "Mend it, or restore a copy", path
+    )

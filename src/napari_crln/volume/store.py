@@ -1,0 +1,179 @@
+"""Arrays on disk: Zarr v3, small chunks in shards, every chunk under a checksum.
+
+Images: LZ4 with bitshuffle, then CRC32C (Zarr's default codecs return a flipped bit in silence). Labels: zstd
+with its checksum, and CRC32C because zstd's own does not cover the frame's header. Chunks of fill value are
+written too, so that a missing file is a fault and never passes for zeros.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import zarr
+from numpy.typing import NDArray
+from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
+from zarr.storage import LocalStore
+
+from napari_crln.errors import CorruptData
+from napari_crln.volume import pyramid
+from napari_crln.volume.atomic import replacing
+from napari_crln.volume.ome import Content
+from napari_crln.volume.pyramid import Level
+
+CHUNK = 64  # voxels an axis: what is decoded for one voxel
+SHARD = 256  # voxels an axis: what is one file
+Region = tuple[slice, ...]
+
+
+def write_group(folder: Path, attributes: dict[str, Any]) -> None:
+    """Write a group's zarr.json, whole or not at all; what is in the group stays."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with replacing(folder / "zarr.json") as aside:
+        aside.write_text(_group_json(attributes), "utf-8")
+
+
+def write_multiscale(
+    folder: Path, data: NDArray[Any], levels: Sequence[Level], content: Content, attributes: dict[str, Any]
+) -> None:
+    """Write a group with one array a level, from data of (…, D, H, W) that can be sliced along D.
+
+    Memory stays bounded by a slab of one shard's depth, so `data` may be a memory map or a Zarr array.
+    The folder is one that is still to be renamed: nothing in it is synced here.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_text(_group_json(attributes), "utf-8")
+    lead, dtype = tuple(data.shape[:-3]), np.dtype(data.dtype)
+    finer: Any = data
+    for number, level in enumerate(levels):
+        array = _create(folder, str(number), lead + level.shape, dtype, content)
+        reduce = pyramid.average if content == "image" else pyramid.decimate
+        for rows in _slabs(level.shape[0], _depth(array)):
+            array[(..., rows, slice(None), slice(None))] = _coarser(finer, rows, level.factors, reduce)
+        finer = array
+
+
+def read_attributes(folder: Path) -> dict[str, Any]:
+    """Attributes of a group or array, without opening it through Zarr: cheap enough for hundreds."""
+    try:
+        attributes = json.loads((folder / "zarr.json").read_text("utf-8"))["attributes"]
+        return dict(attributes)
+    except FileNotFoundError:
+        raise CorruptData("no zarr.json", "a stored array or group has one", _RESTORE, folder) from None
+    except (ValueError, KeyError, TypeError) as error:
+        raise CorruptData(f"zarr.json: {error!r}", "it is JSON with attributes", _RESTORE, folder) from error
+
+
+def open_array(folder: Path) -> zarr.Array[Any]:
+    """Open an array lazily, for reading. Whoever slices it gets Zarr's own errors; `read` names the chunk."""
+    try:
+        return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+        raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", _RESTORE, folder) from error
+
+
+def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
+    """Read an array, or a region of it, checking every chunk that is met.
+
+    Raises
+    ------
+    CorruptData
+        If a chunk is missing or does not match its checksum; array and chunk file are named.
+    """
+    array = open_array(folder)
+    missing = next((key for key, _ in _chunks(array, region) if not (folder / key).exists()), None)
+    if missing is not None:
+        raise CorruptData(
+            f"chunk {missing} is missing", "every chunk of an array is stored", _RESTORE, folder
+        )
+    try:
+        return np.asarray(array[region if region is not None else ...])
+    except (MemoryError, PermissionError):
+        raise
+    except Exception as error:
+        raise _located(array, folder, region, error) from error
+
+
+_RESTORE = "Restore it from a copy, or import the volume again"
+
+
+def _group_json(attributes: dict[str, Any]) -> str:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=2)
+
+
+def _create(folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], content: Content) -> Any:
+    chunks, shards = _layout(shape)
+    codecs: list[Any] = (
+        [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()]
+        if content == "image"
+        else [ZstdCodec(level=3, checksum=True), Crc32cCodec()]
+    )
+    return zarr.create_array(
+        LocalStore(folder),
+        name=name,
+        shape=shape,
+        dtype=dtype,
+        chunks=chunks,
+        shards=shards,
+        compressors=codecs,
+        filters=None,
+        fill_value=0,
+        dimension_names=["c", "z", "y", "x"][-len(shape) :],
+        zarr_format=3,
+        config={"write_empty_chunks": True},
+    )
+
+
+def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | None]:
+    """Chunk and shard shape: one chunk for what is small, no shard where it would hold a single chunk."""
+    lead = (1,) * (len(shape) - 3)
+    chunk = tuple(min(CHUNK, size) for size in shape[-3:])
+    shard = tuple(min(SHARD, -(-size // c) * c) for size, c in zip(shape[-3:], chunk, strict=True))
+    return lead + chunk, None if shard == chunk else lead + shard
+
+
+def _depth(array: Any) -> int:
+    return int((array.shards or array.chunks)[-3])
+
+
+def _slabs(size: int, depth: int) -> Iterator[slice]:
+    return (slice(start, min(start + depth, size)) for start in range(0, size, depth))
+
+
+def _coarser(finer: Any, rows: slice, factors: tuple[int, int, int], reduce: Any) -> NDArray[Any]:
+    """Rows of a level from those of the level before it."""
+    block = np.asarray(
+        finer[(..., slice(rows.start * factors[0], rows.stop * factors[0]), slice(None), slice(None))]
+    )
+    if factors == (1, 1, 1):
+        return np.ascontiguousarray(block)
+    lead = block.shape[:-3]
+    parts = [reduce(part, factors) for part in block.reshape(-1, *block.shape[-3:])]
+    return np.ascontiguousarray(np.stack(parts).reshape(*lead, *parts[0].shape))
+
+
+def _chunks(array: Any, region: Region | None) -> Iterator[tuple[str, Region]]:
+    """Key and place of every stored file that a region touches."""
+    size = array.shards or array.chunks
+    spans = region if region is not None else (slice(None),) * array.ndim
+    limits = [span.indices(length) for span, length in zip(spans, array.shape, strict=True)]
+    ranges = [range(low // c, -(-high // c)) for (low, high, _), c in zip(limits, size, strict=True)]
+    for index in product(*ranges):
+        place = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, size, strict=True))
+        yield array.metadata.encode_chunk_key(index), place
+
+
+def _located(array: Any, folder: Path, region: Region | None, error: Exception) -> CorruptData:
+    """Find the chunk file that fails, by reading one at a time."""
+    for key, place in _chunks(array, region):
+        try:
+            array[place]
+        except Exception as found:
+            return CorruptData(
+                f"chunk {key} fails its checksum ({found})", "stored bytes never change", _RESTORE, folder
+            )
+    return CorruptData(f"it cannot be read ({error})", "stored bytes never change", _RESTORE, folder)
