@@ -307,6 +307,8 @@ def test_a_newer_schema_is_refused_and_an_older_one_upgraded(
     monkeypatch.setattr(checkpoint, "SCHEMA", 0)
     with pytest.raises(RunError, match=r"schema 1.*up to schema 0"):
         load(path)
+    with pytest.raises(RunError, match="Update"):
+        latest(tmp_path)
 
     def named(old: Snapshot) -> Snapshot:
         return Snapshot(old.step, old.tensors, {**old.state, "added": True})
