@@ -43,16 +43,19 @@ class Interaction(nn.Module):
     channels : width K of the stage's features; tokens, queries and values have this width
     width_in : width of the prototypes that come in
     residual : add the aggregated values to the prototypes, or replace them
+    updates : whether a finer stage follows, for which the prototypes are updated
     """
 
-    def __init__(self, channels: int, width_in: int, residual: bool) -> None:
+    def __init__(self, channels: int, width_in: int, residual: bool, updates: bool) -> None:
         super().__init__()
-        self.residual = residual
+        self.residual, self.updates = residual, updates
         self.tokens = nn.Linear(channels, channels)  # the 1×1×1 convolution
         self.token_norm = nn.LayerNorm(channels)
         self.narrow = nn.Identity() if width_in == channels else nn.Linear(width_in, channels)
         self.query = nn.Linear(channels, channels, bias=False)
         self.key = nn.Linear(channels, channels, bias=False)
+        if not updates:
+            return
         self.value = nn.Linear(channels, channels, bias=False)
         self.mlp = nn.Sequential(
             nn.LayerNorm(channels),
@@ -62,11 +65,13 @@ class Interaction(nn.Module):
         )
 
     def forward(self, features_BKdhw: Tensor, prototypes_BQF: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the scores S (B, Q, N), Q = C·R, and the updated prototypes (B, Q, K)."""
+        """Return the scores S (B, Q, N), Q = C·R, and the prototypes (B, Q, K), updated if a stage follows."""
         tokens_BNK = self.token_norm(self.tokens(features_BKdhw.flatten(2).transpose(1, 2)))
         prototypes_BQK = self.narrow(prototypes_BQF)
         keyed_BQK = self.query(prototypes_BQK) @ self.key.weight / math.sqrt(tokens_BNK.shape[-1])
         scores_BQN = keyed_BQK @ tokens_BNK.transpose(1, 2)
+        if not self.updates:
+            return scores_BQN, prototypes_BQK
         update_BQK = self.value(scores_BQN.softmax(-1) @ tokens_BNK)
         prototypes_BQK = prototypes_BQK + update_BQK if self.residual else update_BQK
         return scores_BQN, prototypes_BQK + self.mlp(prototypes_BQK)
@@ -130,14 +135,15 @@ class DynamicInteraction(nn.Module):
         self.settings = settings
         self.classes = classes
         self.prototypes = nn.Parameter(torch.randn(classes, settings.prototypes, settings.width))
+        finest = settings.stages[-1]
         widths = [settings.width, *(stage_channels[s] for s in settings.stages)]
         self.interactions = nn.ModuleDict()
         self.heads = nn.ModuleDict()
         for stage, width_in in zip(settings.stages, widths, strict=False):
             self.interactions[str(stage)] = Interaction(
-                stage_channels[stage], width_in, settings.residual_prototypes
+                stage_channels[stage], width_in, settings.residual_prototypes, updates=stage != finest
             )
-            if settings.levels_to_map == "all" or stage == settings.stages[-1]:
+            if settings.levels_to_map == "all" or stage == finest:
                 self.heads[str(stage)] = MapHead(classes, settings, stage_factors[stage])
 
     def forward(self, stages: Mapping[int, Tensor], size: tuple[int, int, int]) -> Clues:

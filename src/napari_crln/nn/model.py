@@ -6,6 +6,7 @@ from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_crln import config
 from napari_crln.nn.build import build_network
@@ -47,7 +48,11 @@ class RepresentationHead(nn.Module):
 
 
 def gather_neighbourhoods(features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
-    """3×3×3 neighbourhoods (n, 27, K) of voxels at flat indices into (B, D, H, W); zero beyond the border."""
+    """3×3×3 neighbourhoods (n, 27, K) of voxels at flat indices into (B, D, H, W); zero beyond the border.
+
+    Neighbourhoods overlap, so their gradients meet: `embedding` adds them up in a fixed order on a CPU, where
+    indexing adds by atomics, whose order differs from run to run.
+    """
     batch, _, *space = features_BKDHW.shape
     sample, *voxel = torch.unravel_index(index_n, (batch, *space))
     size = torch.tensor(space, device=index_n.device)
@@ -57,7 +62,7 @@ def gather_neighbourhoods(features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
     inside = ((coordinates >= 0) & (coordinates < size)).all(-1, keepdim=True)
     d, h, w = torch.minimum(coordinates.clamp(min=0), size - 1).unbind(-1)
     flat = ((sample.unsqueeze(1) * space[0] + d) * space[1] + h) * space[2] + w
-    return features_BKDHW.movedim(1, -1).flatten(0, 3)[flat] * inside
+    return F.embedding(flat, features_BKDHW.movedim(1, -1).flatten(0, 3)) * inside
 
 
 class CrlnModel(nn.Module):
