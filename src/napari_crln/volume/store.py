@@ -72,7 +72,7 @@ def open_array(folder: Path) -> zarr.Array[Any]:
     """Open an array lazily, for reading. Whoever slices it gets Zarr's own errors; `read` names the chunk."""
     try:
         return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", _RESTORE, folder) from error
 
 

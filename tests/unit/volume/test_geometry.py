@@ -43,7 +43,10 @@ def test_difference_tolerates_rounding_and_names_both_values() -> None:
     assert message is not None
     assert "0.06" in message
     assert "[1 0 0 0;" in message
-    assert grid.difference(Grid((10, 10, 9), np.eye(4))) == "shape (10, 10, 10) against (10, 10, 9) voxels (D, H, W)"
+    assert (
+        grid.difference(Grid((10, 10, 9), np.eye(4)))
+        == "shape (10, 10, 10) against (10, 10, 9) voxels (D, H, W)"
+    )
 
 
 def test_a_small_step_error_adds_up_over_the_volume() -> None:

@@ -48,7 +48,9 @@ def test_stored_and_scaled_give_the_same_zscore(ramp: np.ndarray) -> None:
 
 
 @pytest.mark.parametrize("kind", ["zscore", "percentile"])
-def test_slab_by_slab_is_the_same(ramp: np.ndarray, kind: intensity.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slab_by_slab_is_the_same(
+    ramp: np.ndarray, kind: intensity.Kind, monkeypatch: pytest.MonkeyPatch
+) -> None:
     whole = measure(ramp, kind)
     monkeypatch.setattr(intensity, "_SLAB", 300)
     assert measure(ramp, kind).model_dump() == pytest.approx(whole.model_dump())

@@ -70,7 +70,10 @@ def test_decode_refuses_what_is_no_class(table: ClassTable) -> None:
         ([LabelClass(0, "a", "#000000", 0)], "at least one class"),
         ([LabelClass(0, "a", "#000000", 0), LabelClass(2, "b", "#000000", 1)], "numbered 0"),
         ([LabelClass(0, "a", "#000000", 0), LabelClass(1, "a", "#000000", 1)], "two classes with name 'a'"),
-        ([LabelClass(0, "a", "#000000", 0), LabelClass(1, "b", "#000000", 0)], "two classes with source id 0"),
+        (
+            [LabelClass(0, "a", "#000000", 0), LabelClass(1, "b", "#000000", 0)],
+            "two classes with source id 0",
+        ),
     ],
 )
 def test_bad_tables(classes: list[LabelClass], words: str) -> None:
