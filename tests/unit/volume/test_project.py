@@ -159,7 +159,7 @@ def test_prediction_and_maps(project: Project, image: U8) -> None:
         volume.read_map("probability")
     with pytest.raises(GridMismatch, match=r"prediction of shape \(1, 1, 1\)"):
         volume.write_prediction(np.zeros((1, 1, 1), np.uint8))
-    with pytest.raises(ProjectError, match="'../x'"):
+    with pytest.raises(ProjectError, match=r"volume name"):
         volume.write_map("../x", clues)
 
 
@@ -213,9 +213,7 @@ def test_names_that_are_no_plain_file_names(project: Project, image: U8, name: s
         project.add(name, image, GRID, "unlabelled")
 
 
-@pytest.mark.parametrize(
-    "name", ["a", "7", "Fall_01 (x)".replace(" (x)", ""), "hippocampus_001", "脳 1", "a.b-c+d"]
-)
+@pytest.mark.parametrize("name", ["a", "7", "Fall_01", "hippocampus_001", "脳 1", "a.b-c+d"])
 def test_names_that_are(project: Project, image: U8, name: str) -> None:
     assert project.add(name, image, GRID, "unlabelled").read_image().shape == (6, 7, 8)
 

@@ -103,7 +103,7 @@ def test_broken_metadata_is_named(tmp_path: Path, text: str) -> None:
 
 
 def test_absent_metadata_is_named(tmp_path: Path) -> None:
-    with pytest.raises(CorruptData, match="no zarr[.]json"):
+    with pytest.raises(CorruptData, match=r"no zarr\.json"):
         store.read_attributes(tmp_path)
 
 
