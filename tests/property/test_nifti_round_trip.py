@@ -99,7 +99,7 @@ _quick = settings(
 
 
 @given(file=files())
-@_quick
+@settings(_quick, max_examples=30)
 def test_image_through_a_project(file: File) -> None:
     with tempfile.TemporaryDirectory() as folder:
         here = Path(folder)

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -351,3 +352,13 @@ def test_damaged_attributes_are_named(project: Project, image: U8) -> None:
 def test_role_round_trip(project: Project, image: U8, annotation: U8, role: Role) -> None:
     project.add("a", image, GRID, role, None if role == "unlabelled" else annotation)
     assert Project.open(project.path).volumes["a"].role == role
+
+
+def test_a_lost_volume_folder_is_named_when_it_is_read(project: Project, image: U8) -> None:
+    project.add("a", image, GRID, "unlabelled")
+    shutil.rmtree(project.path / "volumes" / "a.zarr")
+    volume = Project.open(project.path).volumes["a"]
+    with pytest.raises(CorruptData, match=r"a\.zarr"):
+        volume.read_image()
+    with pytest.raises(CorruptData, match=r"a\.zarr"):
+        _ = volume.normalisation

@@ -132,21 +132,23 @@ def test_codecs_and_layout_are_as_documented(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_chunks")
-def test_data_is_taken_slab_by_slab(tmp_path: Path) -> None:
+def test_data_is_taken_tile_by_tile(tmp_path: Path) -> None:
     class Lazy:
-        """An array that may only be sliced, thinly, along D: one that does not fit in memory."""
+        """An array that may only be sliced: one that does not fit in memory."""
 
-        shape, dtype, ndim, deepest = (33, 5, 6), np.dtype(np.int16), 3, 0
+        shape, dtype, ndim, most = (33, 5, 20), np.dtype(np.int16), 3, 0
 
         def __getitem__(self, key: tuple[Any, ...]) -> np.ndarray[Any, Any]:
-            rows = range(*key[-3].indices(33))
-            self.deepest = max(self.deepest, len(rows))
-            return np.broadcast_to(np.array(rows, np.int16)[:, None, None], (len(rows), 5, 6))
+            assert key[0] is Ellipsis
+            d, h, w = (np.arange(s.start, s.stop, dtype=np.int16) for s in key[1:])
+            self.most = max(self.most, len(d) * len(h) * len(w))
+            return 400 * d[:, None, None] + 20 * h[:, None] + w
 
     lazy = Lazy()
     store.write_multiscale(tmp_path, lazy, plan(lazy.shape, (1, 1, 1)), "image", {})  # type: ignore[arg-type]
-    assert lazy.deepest == store.SHARD
-    np.testing.assert_array_equal(store.read(tmp_path / "0")[:, 0, 0], np.arange(33))
+    assert 0 < lazy.most <= store.SHARD**3
+    d, h, w = np.indices(lazy.shape)
+    np.testing.assert_array_equal(store.read(tmp_path / "0"), 400 * d + 20 * h + w)
 
 
 def test_channels_lead(tmp_path: Path) -> None:
