@@ -10,10 +10,11 @@ from __future__ import annotations
 import tomllib
 from importlib import resources
 from pathlib import Path
-from typing import Any, Literal
+from textwrap import shorten
+from typing import Annotated, Any, Literal, TypeAlias
 
 import tomlkit
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_crln.errors import ConfigError
 
@@ -26,8 +27,28 @@ def _field(default: Any, doc: str, resume: Resume = "never", **rules: Any) -> An
     return Field(default=default, description=doc, json_schema_extra={"resume": resume}, **rules)
 
 
+def _ascending(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if list(values) != sorted(values):
+        raise ValueError("values ascend")
+    return values
+
+
+def _distinct(values: tuple[Any, ...]) -> tuple[Any, ...]:
+    if len(set(values)) != len(values):
+        raise ValueError("values are distinct")
+    return values
+
+
+_Count: TypeAlias = Annotated[int, Field(ge=1)]
+_Size: TypeAlias = tuple[_Count, _Count, _Count]
+_Factor: TypeAlias = Annotated[float, Field(gt=0)]
+_Range: TypeAlias = Annotated[tuple[_Factor, _Factor], AfterValidator(_ascending)]
+_Axes: TypeAlias = Annotated[tuple[Literal["D", "H", "W"], ...], AfterValidator(_distinct)]
+_Stages: TypeAlias = Annotated[tuple[_Count, ...], AfterValidator(_distinct), AfterValidator(_ascending)]
+
+
 class _Section(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
 
 class Network(_Section):
@@ -48,7 +69,7 @@ class Optimiser(_Section):
 
 
 class Batches(_Section):
-    patch: tuple[int, int, int] = _field((80, 112, 112), "patch in voxels, D, H, W")
+    patch: _Size = _field((80, 112, 112), "patch in voxels, D, H, W")
     labelled: int = _field(2, "labelled patches a step", ge=1)
     unlabelled: int = _field(2, "unlabelled patches a step", ge=1)
     foreground: float = _field(
@@ -61,15 +82,13 @@ class Views(_Section):
 
     minmax: bool = _field(True, "rescale every patch, and every window in prediction, to 0-1")
     rot90: bool = _field(True, "in-plane rotations by 90°; 180° only where H and W differ")
-    flip: tuple[Literal["D", "H", "W"], ...] = _field(
-        ("H", "W"), "axes that may be flipped; none where orientation informs"
-    )
-    weak_brightness: tuple[float, float] = _field((0.75, 1.25), "factor of the weak view, uniform")
+    flip: _Axes = _field(("H", "W"), "axes that may be flipped; none where orientation informs")
+    weak_brightness: _Range = _field((0.75, 1.25), "factor of the weak view, uniform")
     strong: bool = _field(True, "strong view for the student; off: it sees the weak one")
-    strong_scale: tuple[float, float] = _field((0.5, 1.5), "in-plane scale, uniform")
+    strong_scale: _Range = _field((0.5, 1.5), "in-plane scale, uniform")
     cutmix: float = _field(1.0, "probability that a strong view takes a CutMix box", ge=0, le=1)
     cutmix_beta: float = _field(4.0, "β(a, a) of the box's share of the plane", gt=0)
-    strong_brightness: tuple[float, float] = _field((0.75, 1.25), "factor, uniform")
+    strong_brightness: _Range = _field((0.75, 1.25), "factor, uniform")
     strong_brightness_p: float = _field(0.8, "probability of it", ge=0, le=1)
     noise_sigma: float = _field(0.1, "Gaussian noise, in units of the 0-1 patch", ge=0)
     noise_p: float = _field(0.5, "probability of it", ge=0, le=1)
@@ -88,7 +107,9 @@ class Dim(_Section):
 
     prototypes: int = _field(16, "R, prototypes a class", ge=1)
     width: int = _field(64, "F, width of the prototypes and of the representations", ge=1)
-    stages: tuple[int, ...] = _field((2, 3), "decoder stages, coarse to fine: 2 = 1/4, 3 = 1/2 resolution")
+    stages: _Stages = _field(
+        (2, 3), "decoder stages, coarse to fine: 2 = 1/4, 3 = 1/2 resolution", min_length=1
+    )
     levels_to_map: Literal["all", "last"] = _field("all", "levels that write into M: summed, or the finest")
     residual_prototypes: bool = _field(True, "prototypes are updated by residual, or replaced")
     signed: bool = _field(True, "M is signed; off: ReLU")
@@ -183,7 +204,9 @@ class Method(_Section):
 
 
 class Engine(_Section):
-    device: str = _field("auto", "auto, cpu, cuda, cuda:1, mps", "warn")
+    device: str = _field(
+        "auto", "auto, cpu, cuda, cuda:1, mps", "warn", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
+    )
     precision: Literal["auto", "fp32", "bf16"] = _field("auto", "auto: bf16 on CUDA, fp32 elsewhere", "warn")
     threads: int | None = _field(None, "CPU threads; none: torch's choice", "warn", ge=1)
     log_every: int = _field(10, "iterations between `stepped` events", "free", ge=1)
@@ -199,7 +222,7 @@ class Predicting(_Section):
     """Sliding window (METHOD, prediction)."""
 
     overlap: float = _field(0.5, "share of a window that its neighbour covers too", "free", ge=0, lt=1)
-    stride: tuple[int, int, int] | None = _field(None, "voxels, D, H, W; overrides overlap", "free")
+    stride: _Size | None = _field(None, "voxels, D, H, W; overrides overlap", "free")
     batch: int = _field(2, "windows at once", "free", ge=1)
     clues: bool = _field(True, "predict from z + (1 - μ) M; off: from z alone", "free")
 
@@ -207,7 +230,7 @@ class Predicting(_Section):
 class RunConfig(_Section):
     """All that a run is made from; written to `config.toml` in its folder."""
 
-    schema_version: int = _field(SCHEMA, "of this file")
+    schema_version: int = _field(SCHEMA, "of this file", ge=1, le=SCHEMA)
     iterations: int = _field(40_000, "optimiser steps", "warn", ge=1)
     seed: int = _field(0, "of weights, sampling and views", ge=0)
     network: Network = Network()
@@ -244,6 +267,10 @@ def load(path: Path) -> RunConfig:
     """Read `config.toml`."""
     try:
         values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(
+            f"cannot be read: {error.strerror}", "a configuration is a TOML file", "Check the path", path
+        ) from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ConfigError(
             f"not TOML: {error}", "a configuration is a TOML file", "Mend or replace it", path
@@ -258,16 +285,14 @@ def dumps(config: RunConfig) -> str:
 
 def assignment(text: str) -> dict[str, Any]:
     """Parse `a.b.c=value` (value in TOML, or a bare word) into nested values."""
-    path, equals, value = text.partition("=")
-    if not equals or not path:
+    path, _, value = (part.strip() for part in text.partition("="))
+    keys = path.split(".")
+    if not value or not all(keys) or "\n" in value:
         raise ConfigError(
             f"{text!r} assigns nothing", "an override is section.field=value", "Write it so", "--set"
         )
-    try:
-        parsed = tomllib.loads(f"v = {value}")["v"]
-    except tomllib.TOMLDecodeError:
-        parsed = None if value in {"none", "None"} else value
-    for key in reversed(path.split(".")):
+    parsed: Any = _value(value)
+    for key in reversed(keys):
         parsed = {key: parsed}
     return dict(parsed)
 
@@ -287,6 +312,13 @@ def _differences(prefix: str, old: BaseModel, new: BaseModel) -> Any:
             yield f"{prefix}{name}", a, b, extra["resume"] if isinstance(extra, dict) else "never"
 
 
+def _value(text: str) -> Any:
+    try:
+        return tomllib.loads(f"v = {text}")["v"]
+    except tomllib.TOMLDecodeError:
+        return None if text in {"none", "None"} else text
+
+
 def _merge(base: dict[str, Any], over: dict[str, Any]) -> dict[str, Any]:
     merged = dict(base)
     for key, value in over.items():
@@ -301,9 +333,9 @@ def _validated(values: dict[str, Any], where: Path | None) -> RunConfig:
     except ValidationError as error:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"]) or "configuration"
-        raise ConfigError(
-            f"{field} = {first['input']!r}", first["msg"], "See docs/reference/configuration.md", where
-        ) from error
+        rule = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
+        found = f"{field} = {shorten(repr(first['input']), 80)}"
+        raise ConfigError(found, rule, "See docs/reference/configuration.md", where) from error
 
 
 def _preset_folder() -> Any:

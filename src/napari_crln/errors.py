@@ -23,13 +23,18 @@ class CrlnError(Exception):
     exit_code = 1
 
     def __init__(self, value: str, rule: str, remedy: str, where: str | Path | None = None) -> None:
-        self.value, self.rule, self.remedy = value, rule, remedy
-        self.where = None if where is None else str(where)
+        self.value, self.rule, self.remedy = _line(value), _line(rule), _line(remedy)
+        self.where = None if where is None else _line(str(where))
         prefix = f"{self.where}: " if self.where else ""
-        super().__init__(f"{prefix}{value}; {rule}. {remedy}")
+        super().__init__(f"{prefix}{self.value}; {self.rule}. {self.remedy}")
 
     def __reduce__(self) -> tuple[type[CrlnError], tuple[str, str, str, str | None]]:
         return type(self), (self.value, self.rule, self.remedy, self.where)
+
+
+def _line(text: str) -> str:
+    """On one line: what other libraries say, and file names, may hold line breaks."""
+    return " ".join(text.split())
 
 
 class UsageError(CrlnError):

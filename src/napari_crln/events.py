@@ -189,7 +189,7 @@ def parse_event(line: bytes) -> Event | None:
     try:
         return _EVENT.validate_json(line)
     except ValidationError as error:
-        if error.errors()[0]["type"] == "union_tag_invalid" and isinstance(json.loads(line), dict):
+        if error.errors()[0]["type"] == "union_tag_invalid" and isinstance(json.loads(line)["kind"], str):
             return None
         raise
 

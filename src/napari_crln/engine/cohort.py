@@ -7,7 +7,7 @@ taken in: intensity with their minimum, targets with IGNORE, and the padding is 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -15,10 +15,8 @@ import torch
 from torch import Tensor
 
 from napari_crln.errors import ProjectError
-from napari_crln.types import IGNORE, ImageDHW, NormalisedDHW, ShapeDHW, TargetDHW
-
-#: Stored intensities to normalised float32.
-Normalise = Callable[[ImageDHW], NormalisedDHW]
+from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, TargetDHW
+from napari_crln.volume.intensity import Normalisation
 
 
 @dataclass(frozen=True)
@@ -27,11 +25,7 @@ class Case:
 
     name: str
     image: ImageDHW
-    #: x ↦ (clip(x, low, high) - shift) · scale, in stored units.
-    low: float
-    high: float
-    shift: float
-    scale: float
+    normalisation: Normalisation
     target: TargetDHW | None = None
 
 
@@ -101,9 +95,9 @@ class Cohort:
 
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
         held = self._held[index]
-        case = held.case
+        n = held.case.normalisation
         x = held.image[_window(corner, self.patch)].float()
-        return ((x.clamp(case.low, case.high) - case.shift) * case.scale).unsqueeze(0)
+        return ((x.clamp(n.low, n.high) - n.shift) * n.scale).unsqueeze(0)
 
     def _draw_one(self, rng: np.random.Generator) -> tuple[int, ShapeDHW]:
         """The same numbers are drawn whatever the volume, so that streams stay paired."""
@@ -138,9 +132,7 @@ def _signed(image: ImageDHW) -> ImageDHW:
     return native.astype(wider.get(native.dtype, native.dtype), copy=False)
 
 
-def _padded(
-    array: ImageDHW, patch: ShapeDHW, fill: float
-) -> tuple[Tensor, tuple[slice, slice, slice]]:
+def _padded(array: ImageDHW, patch: ShapeDHW, fill: float) -> tuple[Tensor, tuple[slice, slice, slice]]:
     short = [max(0, p - n) for n, p in zip(array.shape, patch, strict=True)]
     before = [s // 2 for s in short]
     inside = tuple(slice(b, b + n) for b, n in zip(before, array.shape, strict=True))
@@ -153,6 +145,6 @@ def _window(corner: ShapeDHW, patch: ShapeDHW) -> tuple[slice, ...]:
     return tuple(slice(c, c + p) for c, p in zip(corner, patch, strict=True))
 
 
-def _shape(values: object) -> ShapeDHW:
-    d, h, w = values  # type: ignore[misc]
+def _shape(values: Iterable[int]) -> ShapeDHW:
+    d, h, w = values
     return d, h, w

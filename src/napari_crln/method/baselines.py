@@ -19,7 +19,7 @@ from napari_crln.method.step import crln_step, weak_views
 Step = Callable[[Learner, Batch, int, Randomness], StepResult]
 
 
-def supervised_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> StepResult:
+def supervised_step(learner: Learner, batch: Batch, _step: int, random: Randomness) -> StepResult:
     """The labelled batch alone, on the same weak views as every other method."""
     x_l, y_l, _, _ = weak_views(learner, batch, random)
     loss = supervised_loss(learner.student(x_l).logits_BCDHW, y_l)
@@ -93,4 +93,5 @@ def _mean_of_passes(learner: Learner, x_u: Tensor, settings: config.UncertaintyM
 
 
 def _entropy(probability_BCDHW: Tensor) -> Tensor:
-    return torch.special.entr(probability_BCDHW).sum(1)
+    entropy: Tensor = torch.special.entr(probability_BCDHW).sum(1)
+    return entropy

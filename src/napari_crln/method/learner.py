@@ -87,7 +87,7 @@ class Learner(nn.Module):
     def infer(self, x_B1DHW: Tensor, use_clues: bool = True) -> Tensor:
         """Prediction of the teacher in eval mode: z + (1 - μ) M, or z alone; logits (B, C, D, H, W)."""
         self.teacher.eval()
-        output = self.teacher(x_B1DHW)
+        output: Output = self.teacher(x_B1DHW)
         if not (use_clues and self.settings.uses_clues):
             return output.logits_BCDHW
         return fuse(output.logits_BCDHW, self.teacher.clues(output).map_BCDHW, self.trust.mu)

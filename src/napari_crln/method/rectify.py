@@ -45,7 +45,7 @@ class Trust(nn.Module):
             fused = fuse(logits_BCDHW.detach().float(), clues_BCDHW.detach().float(), self.mu)
             (gradient,) = torch.autograd.grad(supervised_loss(fused, target_BDHW), self.a)
         with torch.no_grad():
-            self.a -= self.learning_rate * gradient
+            self.a.sub_(self.learning_rate * gradient)
 
 
 def fuse(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor | float) -> Tensor:
@@ -53,9 +53,7 @@ def fuse(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor | float) -> Tenso
     return logits_BCDHW + (1 - mu) * clues_BCDHW
 
 
-def rectify(
-    logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor, settings: config.Rectification
-) -> Tensor:
+def rectify(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor, settings: config.Rectification) -> Tensor:
     """Rectified logits z_r of the teacher, (B, C, D, H, W)."""
     if settings.on == "probabilities":
         logits_BCDHW = logits_BCDHW.softmax(1)

@@ -60,9 +60,7 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
     return StepResult(torch.stack(list(terms.values())).sum(), terms, measures, labelled)
 
 
-def weak_views(
-    learner: Learner, batch: Batch, random: Randomness
-) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+def weak_views(learner: Learner, batch: Batch, random: Randomness) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weak views (x_l, y_l, x_u, valid_u) of both batches."""
     settings, rng = learner.settings.views, random.numpy("weak views")
     plane = (batch.x_l.shape[-2], batch.x_l.shape[-1])
@@ -93,9 +91,9 @@ def _cps(learner: Learner, out: Output, y_l: Tensor, pseudo_s: PseudoLabels, ran
     assert dim is not None
     settings = learner.settings.cps
     label = valid_labels(y_l, *pseudo_s, settings)
-    hidden = head(out.stages[max(out.stages)])
+    features = out.stages[max(out.stages)]
     probability = out.logits_BCDHW.detach().softmax(1)
-    return cps_loss(hidden, probability, label, head, dim, settings, random.torch(label.device)).loss
+    return cps_loss(features, probability, label, head, dim, settings, random.torch(label.device)).loss
 
 
 @torch.no_grad()
