@@ -145,11 +145,18 @@ def _tiles(shape: ShapeDHW, size: Sequence[int]) -> Iterator[Region]:
 
 
 def _coarser(finer: Any, tile: Region, factors: tuple[int, int, int], reduce: Any) -> NDArray[Any]:
-    """A tile of a level, from the level before it."""
+    """A tile of a level, from the level before it; by bands of a chunk's depth, so that little is held."""
+    if factors == (1, 1, 1):
+        return np.ascontiguousarray(finer[(..., *tile)])
+    rows = tile[-3]
+    starts = range(rows.start, rows.stop, CHUNK)
+    bands = (slice(start, min(start + CHUNK, rows.stop)) for start in starts)
+    return np.concatenate([_reduced(finer, (band, *tile[1:]), factors, reduce) for band in bands], axis=-3)
+
+
+def _reduced(finer: Any, tile: Region, factors: tuple[int, int, int], reduce: Any) -> NDArray[Any]:
     source = tuple(slice(s.start * f, s.stop * f) for s, f in zip(tile, factors, strict=True))
     block = np.asarray(finer[(..., *source)])
-    if factors == (1, 1, 1):
-        return np.ascontiguousarray(block)
     parts = [reduce(part, factors) for part in block.reshape(-1, *block.shape[-3:])]
     return np.stack(parts).reshape(*block.shape[:-3], *parts[0].shape)
 
