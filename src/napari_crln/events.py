@@ -194,6 +194,7 @@ def parse_event(line: bytes) -> Event | None:
 
 
 def dump_command(command: Command) -> bytes:
+    """One command as the content of its inbox file."""
     return command.model_dump_json().encode()
 
 

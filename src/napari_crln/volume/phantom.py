@@ -44,14 +44,16 @@ class Phantom(NamedTuple):
     labels: LabelDHW
 
 
-def phantom_cohort(count: int, seed: int = 0, shape: ShapeDHW = DEFAULT_SHAPE) -> Iterator[Phantom]:
+def phantom_cohort(
+    count: int, seed: int = 0, shape: ShapeDHW = DEFAULT_SHAPE, noise: float = 1.0
+) -> Iterator[Phantom]:
     """Yield `count` phantoms, named `phantom_000` on; a longer cohort of the same seed begins with the shorter."""
     for index in range(count):
-        yield Phantom(f"phantom_{index:03d}", *make_phantom((seed, index), shape))
+        yield Phantom(f"phantom_{index:03d}", *make_phantom((seed, index), shape, noise))
 
 
 def make_phantom(
-    seed: int | Sequence[int], shape: ShapeDHW = DEFAULT_SHAPE
+    seed: int | Sequence[int], shape: ShapeDHW = DEFAULT_SHAPE, noise: float = 1.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Make one image with its labels; equal seeds give equal phantoms.
 
@@ -59,6 +61,7 @@ def make_phantom(
     ----------
     seed : a non-negative integer, or several
     shape : voxels along D, H, W, each at least 16
+    noise : factor of both kinds of noise; 0 gives the clean image
 
     Returns
     -------
@@ -76,7 +79,7 @@ def make_phantom(
     levels = _levels(len(decoys), surroundings, scanner)
     softness = scanner.uniform(0.5, 0.9)
     clean = _blend([_occupancy(layer, scale, softness) for layer in layers], levels)
-    return _acquired(clean, scanner), _labelled(organs)
+    return _acquired(clean, noise, scanner), _labelled(organs)
 
 
 # --- geometry: signed distances (negative inside) in units of half the volume, points of shape (3, D, H, W)
@@ -148,7 +151,7 @@ def _organs(points: _Float, rng: np.random.Generator) -> list[_Float]:
     bent = points.copy()
     bent[1] += np.float32(rng.uniform(0.15, 0.45)) * points[0] ** 2
     centre, radii = np.array((0.0, -0.05, -0.15)), rng.normal((0.62, 0.54, 0.48), 0.035)
-    hilum = centre + (rng.normal(0, 0.06), rng.normal(0.02, 0.05), radii[2] * 1.05)
+    hilum = np.add(centre, (rng.normal(0, 0.06), rng.normal(0.02, 0.05), radii[2] * 1.05))
     body = np.maximum(
         _ellipsoid(bent, centre, radii), -_ellipsoid(points, hilum, np.array((0.24, 0.22, 0.24)))
     )
@@ -170,7 +173,7 @@ def _vessel(points: _Float, hilum: NDArray[np.float64], rng: np.random.Generator
     side = hilum[2] + 0.12
     trunk = np.stack([t, hilum[1] + sway * np.sin(2.2 * t + phase), side + 0.08 * np.cos(2 * t)], axis=1)
     s = np.linspace(0, 1, 6)[:, None]
-    start, end = trunk[rng.integers(7, 10)], hilum + (rng.normal(0, 0.1), rng.normal(0, 0.08), -0.38)
+    start, end = trunk[rng.integers(7, 10)], np.add(hilum, (rng.normal(0, 0.1), rng.normal(0, 0.08), -0.38))
     width = rng.uniform(0.16, 0.20)
     return np.minimum(
         _tube(points, trunk, width * np.linspace(1.1, 0.8, len(t))),
@@ -214,13 +217,13 @@ def _blend(occupancies: list[_Float], levels: NDArray[np.float64]) -> _Float:
     return image
 
 
-def _acquired(clean: _Float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _acquired(clean: _Float, factor: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """What a scanner makes of it: bias field, correlated and white noise, gain; 8 bits."""
     bias = _smooth_field(clean.shape, 3, 0.12, rng)
     texture = gaussian_filter(rng.standard_normal(clean.shape, np.float32), 1.2)
     noise = _CORRELATED_NOISE * texture / texture.std()
     noise += _WHITE_NOISE * rng.standard_normal(clean.shape, np.float32)
-    image = rng.normal(1, 0.06) * clean * np.exp(bias) + noise
+    image = rng.normal(1, 0.06) * clean * np.exp(bias) + np.float32(factor) * noise
     return np.asarray(np.clip(255 * image / 1.1, 0, 255).round(), dtype=np.uint8)
 
 
