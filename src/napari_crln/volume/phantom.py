@@ -5,7 +5,7 @@ its surface at a varying place; and `vessel`, a tube that tapers, curves through
 along the body. Around them lie decoys: blobs and a tube of the very same intensities, told apart only by shape
 and place. Pose, size, bend and a smooth warp vary; so do the levels of the tissues, a multiplicative
 bias field, the borders' softness (partial volume) and two kinds of noise. The contrast of neighbouring tissues is
-about one standard deviation of the noise, so that no threshold segments them (a test holds that).
+one to two standard deviations of the noise, so that no threshold segments them (a test holds that).
 
 Geometry is computed in coordinates of -1 … 1 along each axis, whatever the shape, so that a cohort of
 another size holds the same anatomy. Draws come from one generator per aspect, in a fixed order.
@@ -30,9 +30,9 @@ SPACING: SpacingDHW = (1.5, 1.0, 1.0)
 
 _Float: TypeAlias = NDArray[np.float32]
 #: Mean levels, 0-1, of air, tissue, body, lobe, vessel.
-_LEVELS = np.array((0.06, 0.38, 0.50, 0.62, 0.76))
+_LEVELS = np.array((0.06, 0.34, 0.47, 0.62, 0.80))
 _LEVEL_JITTER = 0.02
-_WHITE_NOISE = 0.075
+_WHITE_NOISE = 0.08
 _CORRELATED_NOISE = 0.03
 
 
@@ -92,7 +92,7 @@ def _grid(shape: ShapeDHW) -> _Float:
 
 def _warped(points: _Float, rng: np.random.Generator) -> _Float:
     """Displace by a smooth random vector field."""
-    return points + np.stack([_smooth_field(points.shape[1:], 4, 0.08, rng) for _ in range(3)])
+    return points + np.stack([_smooth_field(points.shape[1:], 4, 0.06, rng) for _ in range(3)])
 
 
 def _smooth_field(shape: tuple[int, ...], knots: int, sigma: float, rng: np.random.Generator) -> _Float:
@@ -184,9 +184,9 @@ def _vessel(points: _Float, hilum: NDArray[np.float64], rng: np.random.Generator
 def _decoys(points: _Float, organs: _Float, rng: np.random.Generator) -> list[_Float]:
     """Blobs and a tube elsewhere in the trunk, cut away where they would touch the organs."""
     blobs = []
-    for _ in range(int(rng.integers(3, 6))):
+    for _ in range(int(rng.integers(2, 5))):
         centre = rng.uniform((-0.8, -0.75, -0.8), (0.8, 0.75, 0.8))
-        blobs.append(_ellipsoid(points, centre, rng.uniform(0.12, 0.3, 3)))
+        blobs.append(_ellipsoid(points, centre, rng.uniform(0.12, 0.24, 3)))
     t = np.linspace(-0.9, 0.9, 17)
     line = np.stack([t, rng.uniform(0.5, 0.65) + 0.08 * np.sin(3 * t), np.full_like(t, -0.3)], axis=1)
     tube = _tube(points, line, np.full(len(t), rng.uniform(0.1, 0.14)))
@@ -219,7 +219,7 @@ def _blend(occupancies: list[_Float], levels: NDArray[np.float64]) -> _Float:
 
 def _acquired(clean: _Float, factor: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """What a scanner makes of it: bias field, correlated and white noise, gain; 8 bits."""
-    bias = _smooth_field(clean.shape, 3, 0.12, rng)
+    bias = _smooth_field(clean.shape, 3, 0.09, rng)
     texture = gaussian_filter(rng.standard_normal(clean.shape, np.float32), 1.2)
     noise = _CORRELATED_NOISE * texture / texture.std()
     noise += _WHITE_NOISE * rng.standard_normal(clean.shape, np.float32)
