@@ -165,6 +165,7 @@ class UncertaintyMeanTeacher(_Section):
     passes: int = _field(8, "stochastic teacher passes", ge=1)
     noise_sigma: float = _field(0.1, "input noise of the teacher's passes, clipped at 2 σ", ge=0)
     weight: float = _field(0.1, "of the squared difference, after ramp-up", "warn", ge=0)
+    ramp_up: int = _field(1000, "iterations of sigmoid ramp-up of weight and threshold", "warn", ge=0)
 
 
 class Method(_Section):
@@ -185,6 +186,21 @@ class Method(_Section):
         if not self.clues and (self.rectification.enabled or self.cps.enabled) and self.name == "crln":
             raise ValueError("clues = false needs rectification.enabled = false and cps.enabled = false")
         return self
+
+    @property
+    def uses_clues(self) -> bool:
+        """Whether the model has DIM and its map head."""
+        return self.name == "crln" and self.clues
+
+    @property
+    def uses_rectification(self) -> bool:
+        """Whether pseudo-labels are rectified."""
+        return self.uses_clues and self.rectification.enabled
+
+    @property
+    def uses_cps(self) -> bool:
+        """Whether the contrastive term is on."""
+        return self.uses_clues and self.cps.enabled
 
 
 class Engine(_Section):

@@ -23,6 +23,7 @@ EVENTS_FILE = "events.jsonl"
 ENVIRONMENT_FILE = "environment.json"
 LOCK_FILE = "lock.json"
 INBOX = "inbox"
+REFUSED = "refused"  # inside the inbox: what was no command
 CHECKPOINTS = "checkpoints"
 PREVIEW = "preview.zarr"
 
@@ -194,7 +195,7 @@ def parse_event(line: bytes) -> Event | None:
 
 
 def dump_command(command: Command) -> bytes:
-    """One command as the content of its inbox file."""
+    """One command as the content of an inbox file."""
     return command.model_dump_json().encode()
 
 

@@ -11,7 +11,6 @@ from typing import NamedTuple, Protocol, runtime_checkable
 
 from torch import Tensor, nn
 
-from napari_crln import config
 from napari_crln.errors import ConfigError
 from napari_crln.types import ShapeDHW
 
@@ -40,22 +39,6 @@ class SegmentationNetwork(Protocol):
     def __call__(self, x_B1DHW: Tensor) -> NetworkOutput:
         """Input (B, in_channels, D, H, W), any float dtype."""
         ...
-
-
-def build_network(settings: config.Network, classes: int, in_channels: int = 1) -> nn.Module:
-    """The network that `settings` names; `classes` counts the background.
-
-    Weights depend on torch's seed alone. The result satisfies `SegmentationNetwork`.
-    """
-    from napari_crln.nn.unet3d import UNet3D  # here: both import this module
-    from napari_crln.nn.vnet import VNet
-
-    if classes < 2:
-        raise ConfigError(
-            f"{classes} classes", "a segmentation has at least 2, the background included", "Name a class"
-        )
-    network = {"vnet": VNet, "unet3d": UNet3D}[settings.name]
-    return network(classes, in_channels, settings.base_filters, settings.dropout)
 
 
 def check_patch(patch: ShapeDHW, stride: ShapeDHW) -> None:

@@ -15,14 +15,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from napari_crln.errors import OutOfSpace
+from napari_crln.errors import OutOfSpace, ProjectError
 
-_ASIDE = re.compile(r"^\..+\.aside-(?P<host>[A-Za-z0-9._]+)-(?P<pid>\d+)$")
+_ASIDE = re.compile(r"^\..+\.aside-(?P<owner>[A-Za-z0-9._]+-\d+)$")
 
 
 def aside(path: Path) -> Path:
     """The name, in the same folder, under which this process writes `path`."""
-    return path.with_name(f".{path.name}.aside-{_host()}-{os.getpid()}")
+    return path.with_name(f".{path.name}.aside-{owner()}")
 
 
 @contextmanager
@@ -49,8 +49,7 @@ def creating_folder(path: Path) -> Iterator[Path]:
         with space_guard(path):
             yield temporary
             sync_tree(temporary)
-        if path.exists():
-            raise FileExistsError(path)
+        check_free(path)
         temporary.rename(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -77,13 +76,24 @@ def replacing_folder(path: Path) -> Iterator[Path]:
     shutil.rmtree(old, ignore_errors=True)
 
 
+def check_free(path: Path) -> None:
+    """Refuse, with ProjectError, to create what exists."""
+    if path.exists():
+        raise ProjectError("it exists", "nothing is overwritten", "Choose another name, or remove it", path)
+
+
 def previous(path: Path) -> Path:
     """Where the replaced folder waits for the moment between two renames."""
     return path.with_name(f".{path.name}.previous")
 
 
+def current(path: Path) -> Path:
+    """The folder to read: the previous one in the moment, or after a kill, between the two renames."""
+    return previous(path) if not path.exists() and previous(path).exists() else path
+
+
 def recover(path: Path) -> None:
-    """Put back the previous folder if a process was killed between the two renames."""
+    """For the writer: put back the previous folder if another was killed between the two renames."""
     old = previous(path)
     if old.exists():
         if path.exists():
@@ -96,7 +106,7 @@ def sweep(folder: Path) -> None:
     """Remove what processes of this machine that are gone left half-written in a folder."""
     for entry in folder.iterdir():
         match = _ASIDE.match(entry.name)
-        if match and match["host"] == _host() and not _alive(int(match["pid"])):
+        if match and is_gone(match["owner"]):
             shutil.rmtree(entry, ignore_errors=True) if entry.is_dir() else entry.unlink(missing_ok=True)
 
 
@@ -135,17 +145,24 @@ def _sync(path: Path) -> None:
         os.close(descriptor)
 
 
+def owner() -> str:
+    """This process, as `host-pid`."""
+    return f"{_host()}-{os.getpid()}"
+
+
+def is_gone(process: str) -> bool:
+    """Whether a process named by `owner` ran on this machine and has ended."""
+    host, _, pid = process.rpartition("-")
+    if host != _host() or not pid.isdigit() or os.name == "nt":  # Windows: signal 0 would end the process
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
 def _host() -> str:
     return re.sub(r"[^A-Za-z0-9.]", "_", socket.gethostname()) or "host"
-
-
-def _alive(pid: int) -> bool:
-    if pid == os.getpid() or os.name == "nt":  # on Windows, signal 0 would end the process
-        return True
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:
-        return True
-    return True

@@ -7,6 +7,7 @@ from pathlib import Path
 from napari_crln.errors import GridMismatch, InvalidLabel
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage
 from napari_crln.volume.geometry import TOLERANCE, Grid
+from napari_crln.volume.labels import ClassTable
 
 
 def check_same_grid(image: Grid, label: Grid, where: str | Path) -> None:
@@ -54,13 +55,20 @@ def check_annotated(annotation: AnnotationDHW, coverage: Coverage, where: str | 
         )
 
 
-def check_values(annotation: AnnotationDHW, highest: int, where: str | Path) -> None:
-    """Refuse annotation values that are not unsigned, or beyond `highest`."""
-    found = int(annotation.max(initial=0))
-    if annotation.dtype.kind != "u" or found > highest:
+def check_annotation(annotation: AnnotationDHW, grid: Grid, classes: ClassTable, where: str | Path) -> None:
+    """Refuse an annotation of another shape, a signed dtype, or values beyond the classes."""
+    if annotation.shape != grid.shape:
+        raise GridMismatch(
+            f"annotation of shape {annotation.shape}",
+            f"its volume has {grid.shape} (D, H, W)",
+            "Give the volume's own",
+            where,
+        )
+    highest = int(annotation.max(initial=0))
+    if annotation.dtype.kind != "u" or highest > len(classes):
         raise InvalidLabel(
-            f"annotation of {annotation.dtype} up to {found}",
-            f"values are unsigned: 0 = not annotated, 1 = background, up to {highest}",
+            f"annotation of {annotation.dtype} up to {highest}",
+            f"values are unsigned: 0 = not annotated, 1 = background … {len(classes)} = {classes.names[-1]}",
             "Encode the label with the project's class table",
             where,
         )

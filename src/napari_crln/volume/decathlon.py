@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import InvalidIntensity, InvalidLabel, UnreadableFile, UsageError
-from napari_crln.types import AnyPath, Coverage, Role
-from napari_crln.volume import store
-from napari_crln.volume.atomic import creating_folder
-from napari_crln.volume.imports import Case, case_name, load_case, where
+from napari_crln.types import AnyPath, Role
+from napari_crln.volume.atomic import check_free, creating_folder
+from napari_crln.volume.imports import Case, case_name, load_case
+from napari_crln.volume.incoming import store_incoming
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.manifest import VolumeEntry
@@ -30,7 +30,8 @@ from napari_crln.volume.project import Project
 
 #: Called after each case with (cases done, cases in all, name of the case).
 Progress = Callable[[int, int, str], None]
-_CHANNEL = re.compile(r"^(?P<case>.+)_(?P<channel>\d{4})$")
+_CHANNEL = re.compile(r".+_\d{4}$")
+_LABELS = ("labelsTr", "labelsTs")
 
 
 def import_decathlon(
@@ -39,6 +40,7 @@ def import_decathlon(
     labelled: int,
     validation: int = 0,
     progress: Progress | None = None,
+    *,
     scheduler: str | None = None,
     normalisation: Kind = "zscore",
 ) -> Project:
@@ -59,7 +61,7 @@ def import_decathlon(
         Whatever is wrong, no project comes into being.
     """
     folder, project_path = Path(folder), Path(project_path)
-    store.check_free(project_path)
+    check_free(project_path)
     description = _read_description(folder)
     classes, ignore = _classes(description, folder)
     cases = plan_cases(folder, description, labelled, validation, ignore)
@@ -75,58 +77,46 @@ def plan_cases(
 ) -> list[Case]:
     """All cases of the folder in order, with roles and labels; nothing but names is read."""
     ending = str(description.get("file_ending", ".nii.gz"))
-    training = _listed(folder, description, "training") or _found(folder / "imagesTr", ending)
-    test = _listed(folder, description, "test") or _found(folder / "imagesTs", ending)
+    training = _pairs(folder, description, "training", "Tr", ending)
+    test = _pairs(folder, description, "test", "Ts", ending)
     _check_counts(labelled, validation, len(training), folder)
-    coverage: Coverage = "dense" if ignore is None else "sparse"
-    first_held_out = len(training) - validation
+    held_out = len(training) - validation
     cases = []
-    for number, image in enumerate(training):
-        role: Role = (
-            "labelled" if number < labelled else "validation" if number >= first_held_out else "unlabelled"
-        )
-        label = None if role == "unlabelled" else _label(folder / "labelsTr", image, ending)
-        cases.append(Case(_name(image), image, label, role, coverage, ignore))
-    for image in test:
-        label = _label(folder / "labelsTs", image, ending)
-        found = label if label.exists() else None
-        cases.append(Case(_name(image), image, found, "test", coverage, ignore))
+    for number, (name, image, label) in enumerate(training):
+        role: Role = "labelled" if number < labelled else "validation" if number >= held_out else "unlabelled"
+        cases.append(_case(name, image, None if role == "unlabelled" else label, role, ignore))
+    for name, image, label in test:
+        cases.append(_case(name, image, label if label.exists() else None, "test", ignore))
     return _unique(cases, folder)
 
 
+def _case(name: str, image: Path, label: Path | None, role: Role, ignore: int | None) -> Case:
+    return Case(name, image, label, role, "dense" if ignore is None else "sparse", ignore)
+
+
 def _convert(project: Project, case: Case) -> str:
-    image, annotation = load_case(case, project.classes)
-    project.fill_volume(
-        project.volume_path(case.name),
-        case.name,
-        image.voxels,
-        image.grid,
-        case.role,
-        annotation,
-        case.coverage,
-        image.scaling,
-        image.source,
-        where=where(case),
-    )
+    folder = project.volume_path(case.name)
+    store_incoming(load_case(case, project.classes), folder, project.classes, project.normalisation)
     return case.name
 
 
 def _convert_all(
     convert: Callable[[Case], str], cases: Sequence[Case], progress: Progress | None, scheduler: str | None
 ) -> None:
-    report = progress or (lambda done, total, name: None)
     names = map(convert, cases) if scheduler is None else _in_parallel(convert, cases, scheduler)
     for done, name in enumerate(names, start=1):
-        report(done, len(cases), name)
+        if progress is not None:
+            progress(done, len(cases), name)
 
 
 def _in_parallel(convert: Callable[[Case], str], cases: Sequence[Case], scheduler: str) -> list[str]:
     """Convert by Dask; a distributed scheduler needs the project's folder on a shared file system."""
-    import dask
+    from dask.base import compute
+    from dask.delayed import delayed
 
-    tasks = [dask.delayed(convert)(case) for case in cases]
+    tasks = [delayed(convert)(case) for case in cases]
     if "://" not in scheduler:
-        return list(dask.compute(*tasks, scheduler=scheduler))
+        return list(compute(*tasks, scheduler=scheduler))
     from distributed import Client
 
     with Client(scheduler) as client:
@@ -172,17 +162,35 @@ def _classes(description: dict[str, Any], folder: Path) -> tuple[ClassTable, int
     return ClassTable.from_ids(dict(ordered)), ignore
 
 
-def _listed(folder: Path, description: dict[str, Any], key: str) -> list[Path]:
-    """Images listed in dataset.json: objects with "image", or bare paths; a channel suffix may be left out."""
-    entries = description.get(key) or []
-    named = [entry["image"] if isinstance(entry, dict) else entry for entry in entries]
-    return [_with_channel(folder / str(name)) for name in named]
+def _pairs(
+    folder: Path, description: dict[str, Any], key: str, part: str, ending: str
+) -> list[tuple[str, Path, Path]]:
+    """(case name, image, label) of a part, listed in dataset.json or found in its folder."""
+    images, labels = folder / f"images{part}", folder / f"labels{part}"
+    listed = _listed(folder, description, key)
+    entries = listed or [(image, None) for image in _found(images, ending)]
+    entries = [(_with_channel(image), label) for image, label in entries]
+    suffixed = _has_suffixes(folder, [image for image, _ in entries], ending)
+    pairs = []
+    for image, label in entries:
+        name = _without_channel(image) if suffixed else case_name(image)
+        pairs.append((name, image, label or labels / f"{name}{ending}"))
+    return pairs
+
+
+def _listed(folder: Path, description: dict[str, Any], key: str) -> list[tuple[Path, Path | None]]:
+    """Entries of dataset.json: {"image": …, "label": …}, or bare paths of images."""
+    entries = []
+    for entry in description.get(key) or []:
+        fields = entry if isinstance(entry, dict) else {"image": entry}
+        label = fields.get("label")
+        entries.append((folder / str(fields["image"]), folder / str(label) if label else None))
+    return entries
 
 
 def _with_channel(path: Path) -> Path:
     """The file, or nnU-Net's first channel of it where only that exists."""
-    ending = path.name[len(case_name(path)) :]
-    channel = path.with_name(f"{case_name(path)}_0000{ending}")
+    channel = path.with_name(f"{case_name(path)}_0000{path.name[len(case_name(path)) :]}")
     return channel if channel.exists() and not path.exists() else path
 
 
@@ -192,31 +200,37 @@ def _found(folder: Path, ending: str) -> list[Path]:
     return sorted(p for p in folder.iterdir() if p.name.endswith(ending) and not p.name.startswith("."))
 
 
-def _name(image: Path) -> str:
-    """Case name: without extension and single channel suffix."""
-    match = _CHANNEL.match(case_name(image))
-    return match["case"] if match and match["channel"] == "0000" else case_name(image)
+def _has_suffixes(folder: Path, images: Sequence[Path], ending: str) -> bool:
+    """Whether names end in nnU-Net's channel numbers, and not in four digits of their own.
+
+    Labels have no channel: a label that carries an image's full name settles it.
+    """
+    named = all(_CHANNEL.match(case_name(image)) for image in images)
+    first = any(case_name(image).endswith("_0000") for image in images)
+    own = any((folder / part / f"{case_name(i)}{ending}").exists() for part in _LABELS for i in images)
+    return named and first and not own
 
 
-def _label(folder: Path, image: Path, ending: str) -> Path:
-    return folder / f"{_name(image)}{ending}"
+def _without_channel(image: Path) -> str:
+    """Case name without its channel number, which must be the first."""
+    name, _, channel = case_name(image).rpartition("_")
+    if channel != "0000":
+        raise InvalidIntensity(
+            f"channel {channel} of case {name}",
+            "an image has one channel",
+            "Keep the files of one channel, _0000, only",
+            image,
+        )
+    return name
 
 
 def _unique(cases: list[Case], folder: Path) -> list[Case]:
-    """Refuse several channels of a case, and a case that is listed twice."""
-    names = {case.name for case in cases}
+    """Refuse a name that occurs twice, whatever its case."""
+    seen: set[str] = set()
     for case in cases:
-        match = _CHANNEL.match(case.name)
-        if match and match["case"] in names:
-            raise InvalidIntensity(
-                f"channel {match['channel']} of case {match['case']}",
-                "an image has one channel",
-                "Keep the files of one channel, _0000, only",
-                case.image,
-            )
-    if len(names) < len(cases):
-        double = next(c.name for i, c in enumerate(cases) if c.name in {other.name for other in cases[:i]})
-        raise UsageError(f"case {double} occurs twice", "case names are unique", "Rename one", folder)
+        if case.name.casefold() in seen:
+            raise UsageError(f"case {case.name} occurs twice", "case names are unique", "Rename one", folder)
+        seen.add(case.name.casefold())
     return cases
 
 

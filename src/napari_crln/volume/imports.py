@@ -10,6 +10,7 @@ import numpy as np
 from napari_crln.errors import InvalidLabel
 from napari_crln.types import AnnotationDHW, AnyPath, Coverage, Role
 from napari_crln.volume.checks import check_same_grid
+from napari_crln.volume.incoming import Incoming
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.nifti import Loaded, read_image, read_label
 from napari_crln.volume.project import Project
@@ -52,33 +53,29 @@ def import_nifti(
     case = Case(name or case_name(image_path), image_path, label, role, coverage, ignore)
     project.refresh()
     project.check_new(case.name)
-    image, annotation = load_case(case, project.classes)
-    return project.add(
+    return project.add_incoming(load_case(case, project.classes))
+
+
+def load_case(case: Case, classes: ClassTable) -> Incoming:
+    """Read an image and its label, check that they fit together, and encode the label."""
+    image = read_image(case.image)
+    annotation = None
+    if case.label is not None:
+        label = read_label(case.label)
+        check_same_grid(image.grid, label.grid, case.label)
+        annotation = _annotation(label, case, classes)
+    return Incoming(
         case.name,
         image.voxels,
         image.grid,
-        role,
+        case.role,
         annotation,
-        coverage,
+        case.coverage,
         image.scaling,
         image.source,
-        where=where(case),
+        case.image,
+        case.label,
     )
-
-
-def load_case(case: Case, classes: ClassTable) -> tuple[Loaded, AnnotationDHW | None]:
-    """Read and check an image and its label; the annotation encoded."""
-    image = read_image(case.image)
-    if case.label is None:
-        return image, None
-    label = read_label(case.label)
-    check_same_grid(image.grid, label.grid, case.label)
-    return image, _annotation(label, case, classes)
-
-
-def where(case: Case) -> Path:
-    """The file that an error about the case's annotation or role names."""
-    return case.label or case.image
 
 
 def case_name(path: Path) -> str:

@@ -42,8 +42,8 @@ class Normalisation(BaseModel):
         exact = stored.dtype.itemsize > 4 or (stored.dtype.kind in "iu" and stored.dtype.itemsize == 4)
         values = stored.astype(np.float64 if exact else np.float32)
         np.clip(values, self.low, self.high, out=values)
-        values -= self.shift
-        values *= self.scale
+        np.subtract(values, self.shift, out=values)
+        np.multiply(values, self.scale, out=values)
         return values.astype(np.float32, copy=False)
 
 

@@ -5,7 +5,6 @@ Read and written as a whole. Comments and unknown tables of a hand that edited t
 
 from __future__ import annotations
 
-import re
 import tomllib
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,10 +17,10 @@ from napari_crln.types import Role
 from napari_crln.volume.atomic import replacing
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable, LabelClass
+from napari_crln.volume.names import check_name
 
 SCHEMA = 1
 FILE = "project.toml"
-_NAME = re.compile(r"[^\W.][\w. +@=-]{0,126}[\w+-]|[^\W.]")
 _HEAD = "A napari-crln project; format: docs/reference/project-folder.md of napari-crln."
 
 
@@ -90,18 +89,6 @@ def write(project: Path, manifest: Manifest) -> None:
             document[key] = _tables(value) if isinstance(value, list) else value
     with replacing(path) as aside:
         aside.write_text(tomlkit.dumps(document), "utf-8")
-
-
-def check_name(name: str) -> str:
-    """Refuse a volume name that is no plain file name on every system."""
-    if not _NAME.fullmatch(name):
-        raise ProjectError(
-            f"volume name {name!r}",
-            "a name begins with a letter or digit and goes on with letters, digits, space or . _ + @ = -, "
-            "at most 128 characters",
-            "Choose another name",
-        )
-    return name
 
 
 def _new_document() -> tomlkit.TOMLDocument:

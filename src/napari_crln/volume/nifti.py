@@ -100,7 +100,7 @@ def write_image(
 
 
 def _write(
-    path: Path, stored: NDArray[Any], source: Source, scaling: Scaling, overwrite: bool, intent: int = 0
+    path: Path, stored: NDArray[Any], source: Source, scaling: Scaling, overwrite: bool, *, intent: int = 0
 ) -> None:
     if stored.shape != source.grid.shape:
         raise GridMismatch(

@@ -28,12 +28,6 @@ def is_nifti(path: Path) -> bool:
     return path.name.lower().endswith((".nii", ".nii.gz"))
 
 
-def open_header(path: Path) -> nib.Nifti1Header:
-    """Read only the header, NIfTI-1 or -2 of either byte order."""
-    with _readable(path) as stream:
-        return _header(stream, path)[0]
-
-
 def read_voxels(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
     """Header and raw voxels (file order, no scaling). An uncompressed file is mapped, not loaded.
 
@@ -49,7 +43,7 @@ def read_voxels(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
         size = int(np.prod(shape, dtype=object)) * dtype.itemsize
         _check_length(path, offset + size)
         if not _compressed(path):
-            return header, np.memmap(path, dtype, "r", offset, shape, order="F") if size else _empty(path)
+            return header, np.memmap(path, dtype, "r", offset, shape, order="F")
         _read(stream, offset - len(block), path)
         data = _read(stream, size, path)
         _read_to_end(stream, path)
@@ -147,10 +141,6 @@ def _read(stream: IO[bytes], size: int, path: Path) -> bytearray:
 def _read_to_end(stream: IO[bytes], path: Path) -> None:
     if len(stream.read(_TRAILING)) == _TRAILING:
         raise _malformed(path, f"more than {_TRAILING} bytes after the voxels")
-
-
-def _empty(path: Path) -> NDArray[Any]:
-    raise _malformed(path, "no voxels")
 
 
 def _unopened(path: Path, error: OSError) -> UnreadableFile:

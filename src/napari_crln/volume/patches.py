@@ -42,8 +42,6 @@ class Padding:
 
     def crop(self, array: NDArray[Any]) -> NDArray[Any]:
         """Take the padding off again; a view."""
-        inner = [
-            slice(low, size - high)
-            for low, high, size in zip(self.before, self.after, array.shape[-3:], strict=True)
-        ]
-        return array[(..., *inner)]
+        widths = zip(self.before, self.after, array.shape[-3:], strict=True)
+        d, h, w = (slice(low, size - high) for low, high, size in widths)
+        return array[..., d, h, w]

@@ -7,26 +7,24 @@ shell may work on the same project.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 
-from napari_crln.errors import GridMismatch, ProjectError, UsageError
+from napari_crln.errors import ProjectError
 from napari_crln.types import AnnotationDHW, AnyPath, Coverage, ImageDHW, Role
 from napari_crln.volume import manifest as toml
-from napari_crln.volume import store
-from napari_crln.volume.atomic import creating_folder, sweep
+from napari_crln.volume.atomic import check_free, creating_folder, sweep
 from napari_crln.volume.checks import check_annotated
 from napari_crln.volume.geometry import Grid
-from napari_crln.volume.intensity import Kind, Scaling, measure
+from napari_crln.volume.incoming import Incoming, check_role, store_incoming
+from napari_crln.volume.intensity import Kind, Scaling
 from napari_crln.volume.labels import ClassTable
+from napari_crln.volume.lock import locked
 from napari_crln.volume.manifest import ClassEntry, Manifest, VolumeEntry
+from napari_crln.volume.names import check_name
 from napari_crln.volume.source import Source
-from napari_crln.volume.stored import Volume, VolumeRecord, check_annotation, write_volume
-
-#: Roles whose volumes must carry an annotation.
-_ANNOTATED: tuple[Role, ...] = ("labelled", "validation")
+from napari_crln.volume.stored import Volume
 
 
 class Project:
@@ -46,7 +44,7 @@ class Project:
             If the path exists.
         """
         path = Path(path)
-        store.check_free(path)
+        check_free(path)
         with creating_folder(path) as folder:
             cls.fill_new(folder, classes, normalisation)
         return cls.open(path)
@@ -95,10 +93,10 @@ class Project:
         grid: Grid,
         role: Role,
         annotation: AnnotationDHW | None = None,
+        *,
         coverage: Coverage = "dense",
         scaling: Scaling = (1.0, 0.0),
         source: Source | None = None,
-        where: AnyPath | None = None,
     ) -> Volume:
         """Check, measure and store a volume; whole or not at all.
 
@@ -112,50 +110,26 @@ class Project:
         coverage : dense if every voxel is annotated
         scaling : slope and intercept from stored to the file's own units
         source : the file it came from, for writing results back
-        where : what errors name instead of the volume's name
         """
-        self.refresh()
-        self.check_new(name)
-        path = self.volume_path(name)
-        _step_aside(path)
-        sweep(path.parent)
-        with creating_folder(path) as folder:
-            self.fill_volume(folder, name, image, grid, role, annotation, coverage, scaling, source, where)
-        self.register([VolumeEntry(name=name, role=role)])
-        return self.volumes[name]
+        return self.add_incoming(Incoming(name, image, grid, role, annotation, coverage, scaling, source))
 
-    def fill_volume(
-        self,
-        folder: Path,
-        name: str,
-        image: ImageDHW,
-        grid: Grid,
-        role: Role,
-        annotation: AnnotationDHW | None = None,
-        coverage: Coverage = "dense",
-        scaling: Scaling = (1.0, 0.0),
-        source: Source | None = None,
-        where: AnyPath | None = None,
-    ) -> None:
-        """The checks and the writing of `add`, into a folder that is not yet listed."""
-        where = where or name
-        _check_image(image, grid, where)
-        normalisation = measure(image, self.normalisation, scaling, where)
-        _check_role(role, annotation is not None, where)
-        if annotation is not None:
-            check_annotation(annotation, grid, self.classes, str(where))
-            if role == "labelled":
-                check_annotated(annotation, coverage, where)
-        affine = tuple(tuple(float(v) for v in row) for row in grid.affine)
-        record = VolumeRecord(affine=affine, scaling=scaling, normalisation=normalisation, source=source)  # type: ignore[arg-type]
-        write_volume(folder, name, image, grid, record, annotation, coverage, self.classes)
+    def add_incoming(self, volume: Incoming) -> Volume:
+        """`add`, for a volume that is described already."""
+        self.refresh()
+        self.check_new(volume.name)
+        path = self.volume_path(volume.name)
+        sweep(path.parent)
+        _step_aside(path)
+        with creating_folder(path) as folder:
+            store_incoming(volume, folder, self.classes, self.normalisation)
+        self.register([VolumeEntry(name=volume.name, role=volume.role)])
+        return self.volumes[volume.name]
 
     def register(self, entries: Sequence[VolumeEntry]) -> None:
         """List volumes whose folders are complete."""
-        manifest = toml.read(self.path)
-        manifest = manifest.model_copy(update={"volumes": (*manifest.volumes, *entries)})
-        toml.write(self.path, manifest)
-        self._take(manifest)
+        with locked(self.path):
+            self.refresh()
+            self._write_entries([*self._manifest.volumes, *entries])
 
     def set_role(self, name: str, role: Role) -> Volume:
         """Give a volume another role; its data stay as they are.
@@ -165,17 +139,14 @@ class Project:
         ProjectError
             If there is no such volume, or the role needs an annotation that it lacks.
         """
-        self.refresh()
         volume = self.volume(name)
-        _check_role(role, volume.has_annotation, volume.path, strict=False)
-        if role == "labelled" and volume.coverage is not None:
-            check_annotated(volume.read_annotation(), volume.coverage, volume.path)
-        entries = [
-            VolumeEntry(name=v.name, role=role if v.name == name else v.role) for v in self.volumes.values()
-        ]
-        manifest = self._manifest.model_copy(update={"volumes": tuple(entries)})
-        toml.write(self.path, manifest)
-        self._take(manifest)
+        check_role(role, volume.has_annotation, volume.path)
+        if role == "labelled":
+            check_annotated(volume.read_annotation(), volume.coverage or "dense", volume.path)
+        with locked(self.path):
+            self.refresh()
+            entry = VolumeEntry(name=name, role=role)
+            self._write_entries([entry if e.name == name else e for e in self._manifest.volumes])
         return self.volumes[name]
 
     def volume(self, name: str) -> Volume:
@@ -189,11 +160,11 @@ class Project:
 
     def volume_path(self, name: str) -> Path:
         """Where a volume of that name is stored."""
-        return self.path / "volumes" / f"{toml.check_name(name)}.zarr"
+        return self.path / "volumes" / f"{check_name(name)}.zarr"
 
     def check_new(self, name: str) -> None:
         """Refuse a name that is taken (on any file system) or no plain file name."""
-        toml.check_name(name)
+        check_name(name)
         if name.casefold() in {known.casefold() for known in self.volumes}:
             raise ProjectError(
                 f"volume {name!r} exists",
@@ -201,6 +172,12 @@ class Project:
                 "Choose another name",
                 self.path,
             )
+
+    def _write_entries(self, entries: Sequence[VolumeEntry]) -> None:
+        """Write the list of volumes; the caller holds the lock."""
+        manifest = self._manifest.model_copy(update={"volumes": tuple(entries)})
+        toml.write(self.path, manifest)
+        self._take(manifest)
 
     def _take(self, manifest: Manifest) -> None:
         self._manifest, self._classes = manifest, manifest.table
@@ -221,33 +198,6 @@ def _fill(folder: Path, classes: ClassTable, normalisation: Kind) -> Manifest:
     return manifest
 
 
-def _check_image(image: ImageDHW, grid: Grid, where: AnyPath) -> None:
-    if tuple(image.shape) != grid.shape:
-        raise GridMismatch(
-            f"image of shape {tuple(image.shape)}",
-            f"its grid has {grid.shape} (D, H, W)",
-            "Give both alike",
-            where,
-        )
-
-
-def _check_role(role: Role, annotated: bool, where: AnyPath, strict: bool = True) -> None:
-    if role in _ANNOTATED and not annotated:
-        raise ProjectError(
-            f"role {role} without a label",
-            "labelled and validation volumes carry one",
-            "Give its label",
-            where,
-        )
-    if strict and role == "unlabelled" and annotated:
-        raise UsageError(
-            "a label for role unlabelled",
-            "an unlabelled volume carries none",
-            "Drop the label, or the role",
-            where,
-        )
-
-
 def _step_aside(path: Path) -> None:
     """Rename a folder that no manifest lists (a killed import's, or a stranger's): nothing is deleted."""
     number = 0
@@ -255,4 +205,4 @@ def _step_aside(path: Path) -> None:
         number += 1
         other = path.with_name(f".{path.name}.unlisted-{number}")
         if not other.exists():
-            os.rename(path, other)
+            path.rename(other)

@@ -63,8 +63,9 @@ def decimate(block: NDArray[Any], factors: tuple[int, int, int]) -> NDArray[Any]
 
 def _to_dtype(mean: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
     if dtype.kind == "f":
-        return mean.astype(dtype)
+        return np.asarray(mean.astype(dtype))
     if dtype.itemsize < 8:
-        return np.rint(mean).astype(dtype)
+        return np.asarray(np.rint(mean).astype(dtype))
     limits = np.iinfo(dtype)  # 64-bit limits are not exact in float64: stay one step inside
-    return np.clip(np.rint(mean), float(limits.min), np.nextafter(float(limits.max), 0)).astype(dtype)
+    inside = np.clip(np.rint(mean), float(limits.min), np.nextafter(float(limits.max), 0))
+    return np.asarray(inside.astype(dtype))

@@ -22,6 +22,7 @@ from napari_crln.volume.geometry import Grid
 
 #: Rows: for each file axis, the stored axis (x, y, z) that it becomes and +1 or -1 for its direction.
 Orientation = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
+_UNITS = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes for metre, millimetre, micrometre, in mm
 
 
 class Source(BaseModel):
@@ -43,7 +44,7 @@ class Source(BaseModel):
         return cls(
             name=name,
             shape=shape,
-            affine=tuple(tuple(float(v) for v in row) for row in affine),  # type: ignore[misc]
+            affine=tuple(tuple(float(v) for v in row) for row in affine),
             header=base64.b64encode(header.binaryblock).decode(),
             orientation=(rows[0], rows[1], rows[2]),
             dtype=header.get_data_dtype().newbyteorder("=").name,
@@ -63,9 +64,15 @@ class Source(BaseModel):
     @property
     def grid(self) -> Grid:
         """Of the stored array: RAS+, so as close to the world's axes as permutation and flips allow."""
-        affine = np.array(self.affine) @ inv_ornt_aff(np.array(self.orientation), self.shape)
+        affine = self._millimetres @ inv_ornt_aff(np.array(self.orientation), self.shape)
         x, y, z = (self.shape[axis] for axis in np.argsort([axis for axis, _ in self.orientation]))
         return Grid((z, y, x), affine)
+
+    @property
+    def _millimetres(self) -> Affine:
+        """The file's affine in millimetres; a file that names no unit means them."""
+        factor = _UNITS.get(int(self.read_header()["xyzt_units"]) & 7, 1.0)
+        return np.asarray(np.diag([factor, factor, factor, 1.0]) @ np.array(self.affine))
 
     def to_stored(self, file_xyz: NDArray[Any]) -> NDArray[Any]:
         """File axes to stored (D, H, W); a view."""
@@ -81,4 +88,5 @@ class Source(BaseModel):
         """The header as it was in the file; a new copy."""
         block = base64.b64decode(self.header)
         kind = nib.Nifti2Header if len(block) == 540 else nib.Nifti1Header
-        return kind.from_fileobj(io.BytesIO(block), check=False)
+        header: nib.Nifti1Header = kind.from_fileobj(io.BytesIO(block), check=False)
+        return header

@@ -19,8 +19,7 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
-from napari_crln.errors import CorruptData, ProjectError
-from napari_crln.types import AnyPath
+from napari_crln.errors import CorruptData
 from napari_crln.volume import pyramid
 from napari_crln.volume.atomic import replacing
 from napari_crln.volume.ome import Content
@@ -34,9 +33,8 @@ Region = tuple[slice, ...]
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     """Write a group's zarr.json, whole or not at all; what is in the group stays."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = {"attributes": attributes, "zarr_format": 3, "node_type": "group"}
     with replacing(folder / "zarr.json") as aside:
-        aside.write_text(json.dumps(content, indent=2), "utf-8")
+        aside.write_text(_group_json(attributes), "utf-8")
 
 
 def write_multiscale(
@@ -45,8 +43,10 @@ def write_multiscale(
     """Write a group with one array a level, from data of (…, D, H, W) that can be sliced along D.
 
     Memory stays bounded by a slab of one shard's depth, so `data` may be a memory map or a Zarr array.
+    The folder is one that is still to be renamed: nothing in it is synced here.
     """
-    write_group(folder, attributes)
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "zarr.json").write_text(_group_json(attributes), "utf-8")
     lead, dtype = tuple(data.shape[:-3]), np.dtype(data.dtype)
     finer: Any = data
     for number, level in enumerate(levels):
@@ -98,13 +98,11 @@ def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
         raise _located(array, folder, region, error) from error
 
 
-def check_free(path: AnyPath) -> None:
-    """Refuse to create what exists."""
-    if Path(path).exists():
-        raise ProjectError("it exists", "nothing is overwritten", "Choose another name, or remove it", path)
-
-
 _RESTORE = "Restore it from a copy, or import the volume again"
+
+
+def _group_json(attributes: dict[str, Any]) -> str:
+    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=2)
 
 
 def _create(folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], content: Content) -> Any:

@@ -7,6 +7,7 @@ are looked up each time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,15 +20,17 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
 from napari_crln.types import AnnotationDHW, Coverage, ImageDHW, LabelDHW, NormalisedDHW, Role, TargetDHW
 from napari_crln.volume import ome, pyramid, store
-from napari_crln.volume.atomic import recover, replacing_folder
-from napari_crln.volume.checks import check_values
+from napari_crln.volume.atomic import current, replacing_folder
+from napari_crln.volume.checks import check_annotation
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Normalisation, Scaling
 from napari_crln.volume.labels import ClassTable
+from napari_crln.volume.names import check_name
 from napari_crln.volume.source import Source
 
 #: Key of our attributes, beside OME's.
 KEY = "crln"
+_ATTEMPTS = 5
 
 
 class VolumeRecord(BaseModel):
@@ -110,7 +113,7 @@ class Volume:
         """Annotation values; raises ProjectError if there are none."""
         if not self.has_annotation:
             raise self._lacks("annotation", "Annotate it, or import it with a label")
-        return store.read(self._annotation_path / "0")
+        return self._read_settled(lambda: store.read(self._annotation_path / "0"))
 
     def read_targets(self) -> TargetDHW:
         """Class indices, IGNORE where nobody annotated; raises ProjectError without an annotation."""
@@ -120,7 +123,9 @@ class Volume:
         """Replace the annotation, whole or not at all; returns its new revision."""
         check_annotation(annotation, self.grid, self.classes, self.name)
         revision = self.revision + 1
-        write_annotation(self.path, annotation, self.grid, self.classes, coverage, revision)
+        with replacing_folder(self.path / "labels" / "annotation") as folder:
+            fill_annotation(folder, annotation, self.grid, self.classes, coverage, revision=revision)
+        list_labels(self.path)
         return revision
 
     @property
@@ -148,7 +153,7 @@ class Volume:
         self._check_shape(class_indices.shape, "prediction")
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)
         described = ome.label("prediction", levels, self.classes, offset=0)
-        with replacing_folder(self._label_path("prediction")) as folder:
+        with replacing_folder(self.path / "labels" / "prediction") as folder:
             attributes = {"ome": described, KEY: attrs or {}}
             store.write_multiscale(folder, class_indices, levels, "label", attributes)
         list_labels(self.path)
@@ -161,7 +166,7 @@ class Volume:
         maps = self.path / "maps"
         if not (maps / "zarr.json").exists():
             store.write_group(maps, {})
-        with replacing_folder(self._map_path(name)) as folder:
+        with replacing_folder(maps / check_name(name)) as folder:
             store.write_multiscale(folder, values, levels, "image", {"ome": described, KEY: attrs or {}})
 
     def has_map(self, name: str) -> bool:
@@ -187,19 +192,29 @@ class Volume:
         except ValidationError as error:
             raise _unfit(self._annotation_path, error) from error
 
+    def _read_settled(self, read: Callable[[], AnnotationDHW]) -> AnnotationDHW:
+        """Read again if another process replaced the annotation meanwhile: never half old, half new."""
+        for _ in range(_ATTEMPTS):
+            revision = self.revision
+            try:
+                values = read()
+            except (CorruptData, FileNotFoundError):
+                if self.revision == revision:
+                    raise
+                continue
+            if self.revision == revision:
+                return values
+        return read()
+
     @property
     def _annotation_path(self) -> Path:
         return self._label_path("annotation")
 
     def _label_path(self, name: str) -> Path:
-        path = self.path / "labels" / name
-        recover(path)
-        return path
+        return current(self.path / "labels" / name)
 
     def _map_path(self, name: str) -> Path:
-        path = self.path / "maps" / name
-        recover(path)
-        return path
+        return current(self.path / "maps" / check_name(name))
 
     def _check_shape(self, shape: tuple[int, ...], what: str) -> None:
         if tuple(shape) != self.grid.shape:
@@ -214,39 +229,6 @@ class Volume:
         return ProjectError(f"no {what}", "it is stored with the volume once made", remedy, self.path)
 
 
-def write_volume(
-    folder: Path,
-    name: str,
-    image: ImageDHW,
-    grid: Grid,
-    record: VolumeRecord,
-    annotation: AnnotationDHW | None,
-    coverage: Coverage,
-    classes: ClassTable,
-) -> None:
-    """Fill a new folder with a volume's image and annotation; nothing is checked or synced here."""
-    levels = pyramid.plan(grid.shape, grid.spacing)
-    attributes = {"ome": ome.image(name, levels, "image"), KEY: record.model_dump(mode="json")}
-    store.write_multiscale(folder, image, levels, "image", attributes)
-    if annotation is not None:
-        _fill_annotation(folder / "labels" / "annotation", annotation, grid, classes, coverage, revision=1)
-        list_labels(folder)
-
-
-def write_annotation(
-    volume: Path,
-    annotation: AnnotationDHW,
-    grid: Grid,
-    classes: ClassTable,
-    coverage: Coverage,
-    revision: int,
-) -> None:
-    """Replace the annotation of a stored volume, whole or not at all."""
-    with replacing_folder(volume / "labels" / "annotation") as folder:
-        _fill_annotation(folder, annotation, grid, classes, coverage, revision)
-    list_labels(volume)
-
-
 def list_labels(volume: Path) -> None:
     """Write the OME list of a volume's labels from what is there."""
     labels = volume / "labels"
@@ -254,23 +236,16 @@ def list_labels(volume: Path) -> None:
     store.write_group(labels, {"ome": ome.label_list(names)})
 
 
-def check_annotation(annotation: AnnotationDHW, grid: Grid, classes: ClassTable, where: str) -> None:
-    """Refuse an annotation of another shape, dtype or with values beyond the classes."""
-    if annotation.shape != grid.shape:
-        raise GridMismatch(
-            f"annotation of shape {annotation.shape}", f"the volume's is {grid.shape}", "Give its own", where
-        )
-    check_values(annotation, len(classes), where)
-
-
-def _fill_annotation(
+def fill_annotation(
     folder: Path,
     annotation: AnnotationDHW,
     grid: Grid,
     classes: ClassTable,
     coverage: Coverage,
-    revision: int,
+    *,
+    revision: int = 1,
 ) -> None:
+    """Fill a new folder with an annotation; nothing is checked or synced here."""
     levels = pyramid.plan(grid.shape, grid.spacing)
     described = ome.label("annotation", levels, classes, offset=1)
     record = AnnotationRecord(coverage=coverage, revision=revision).model_dump()

@@ -8,7 +8,8 @@ from torch import Tensor, nn
 
 from napari_crln import config
 from napari_crln.errors import ConfigError
-from napari_crln.nn.network import NetworkOutput, SegmentationNetwork, build_network, check_patch
+from napari_crln.nn.build import build_network
+from napari_crln.nn.network import NetworkOutput, SegmentationNetwork, check_patch
 from napari_crln.nn.unet3d import UNet3D
 from napari_crln.nn.vnet import VNet
 

@@ -1,0 +1,42 @@
+"""Where the tensors live, and in which precision the network runs."""
+
+from __future__ import annotations
+
+import torch
+
+from napari_crln import config
+from napari_crln.errors import ConfigError
+
+
+def choose_device(name: str) -> torch.device:
+    """The device that a configuration names; `auto` takes CUDA, then Apple's, then the CPU.
+
+    Raises
+    ------
+    ConfigError
+        If the device is unknown or absent.
+    """
+    if name == "auto":
+        found = "cuda" if torch.cuda.is_available() else "mps" if torch.backends.mps.is_available() else "cpu"
+        return torch.device(found)
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        reason = str(error).splitlines()[0]
+        raise ConfigError(
+            f"device {name!r}: {reason}", "the device must be present", "Use auto or cpu", "engine.device"
+        ) from error
+    return device
+
+
+def autocast(device: torch.device, precision: str) -> torch.autocast:
+    """Context of the network's forward pass: bf16 where the configuration or the device asks for it."""
+    bf16 = precision == "bf16" or (precision == "auto" and device.type == "cuda")
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
+
+
+def use_threads(settings: config.Engine) -> None:
+    """Set torch's CPU threads where the configuration names a number."""
+    if settings.threads is not None:
+        torch.set_num_threads(settings.threads)

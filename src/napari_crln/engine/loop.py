@@ -1,0 +1,218 @@
+"""The training loop: `for event in Trainer.of(project, config, folder): …`.
+
+The loop owns the run folder while it runs: it appends the events that it yields, obeys the inbox, keeps
+checkpoints, and ends each way out with a checkpoint and an `ended` event. Where a run folder already holds
+a checkpoint, it goes on from there, bit for bit on a CPU: state is in the checkpoint, and every random draw
+is a function of seed and step.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import os
+import socket
+import time
+from collections.abc import Generator, Iterator
+from pathlib import Path
+from typing import Literal
+
+from napari_crln import config, events
+from napari_crln.engine import checkpoint
+from napari_crln.engine.control import EventLog, Inbox, Interrupts
+from napari_crln.engine.data import Batches, TrainingData
+from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.memory import memory_guard
+from napari_crln.engine.meter import Meter, now
+from napari_crln.engine.state import TrainingState
+from napari_crln.engine.update import descend, learning_rate
+from napari_crln.engine.validate import validate
+from napari_crln.errors import CrlnError, TrainingDiverged
+from napari_crln.lock import Lock
+from napari_crln.method.baselines import STEPS
+from napari_crln.method.learner import Randomness
+from napari_crln.volume.project import Project
+
+Reason = Literal["finished", "stopped", "interrupted", "failed"]
+_REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}
+_POLL_S = 0.2
+
+
+class Trainer:
+    """One run. Iterate to train; each item is the event that was just written.
+
+    Parameters
+    ----------
+    data : volumes in memory
+    settings : configuration of the run
+    folder : an existing run folder (`run.folder.RunFolder.create`)
+
+    Raises
+    ------
+    ConfigError, ProjectError, RunError
+        As soon as it is made, if the run cannot start; RunError also if another process holds the folder.
+    """
+
+    def __init__(self, data: TrainingData, settings: config.RunConfig, folder: Path) -> None:
+        use_threads(settings.engine)
+        self.settings = settings
+        self.folder = folder
+        self.device = choose_device(settings.engine.device)
+        self.state = TrainingState.initial(settings, data.class_names, self.device)
+        self.resumed, self._skipped = self._restore()
+        self._data = data
+        self._batches = Batches(data, settings, self.device)
+        self._meter = Meter(self.device)
+        self._saved = self.state.step if self.resumed else -1
+
+    @classmethod
+    def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
+        """Train on a project's volumes by their roles."""
+        return cls(TrainingData.of(project), settings, folder)
+
+    def __iter__(self) -> Iterator[events.Event]:
+        with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
+            inbox = Inbox(self.folder)
+            inbox.drop_stale()
+            ended = False
+            try:
+                for event in self._train(inbox, interrupts):
+                    log.append(event)
+                    if isinstance(event, events.Checkpointed | events.Ended):
+                        log.sync()
+                    ended = isinstance(event, events.Ended)
+                    yield event
+            except BaseException as error:
+                if not ended:
+                    self._end_badly(log, error)
+                raise
+
+    def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
+        yield self._started()
+        for message in self._skipped:
+            yield self._warned(f"checkpoint skipped: {message}")
+        began = now()
+        reason: Reason | None = None
+        while reason is None and self.state.step < self.settings.iterations:
+            reason = yield from self._obey(inbox, interrupts)
+            if reason is None:
+                self._step()
+                yield from self._report()
+        yield from self._flush()
+        if self._saved != self.state.step:
+            yield self._checkpoint()
+        yield events.Ended(step=self.state.step, reason=reason or "finished", seconds=now() - began)
+
+    def _step(self) -> None:
+        """One iteration: batch, losses, optimiser, teacher and μ."""
+        start = now()
+        state, step = self.state, self.state.step
+        random = Randomness(self.settings.seed, step)
+        random.seed_dropout()
+        batch = self._batches.at(random)
+        waited = now() - start
+        state.learner.student.train()
+        rate = learning_rate(step, self.settings.iterations, self.settings.optimiser)
+        with memory_guard(self.settings.batches):
+            with autocast(self.device, self.settings.engine.precision):
+                result = STEPS[self.settings.method.name](state.learner, batch, step, random)
+            norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
+        if self.device.type == "cpu":
+            self._require_finite(float(norm))
+        state.learner.after_step(result, step)
+        state.step += 1
+        self._meter.add(result, norm, now() - start, waited)
+
+    def _report(self) -> Iterator[events.Event]:
+        """Events that are due after a step."""
+        step, engine = self.state.step, self.settings.engine
+        if step % engine.log_every == 0:
+            yield from self._flush()
+        best = False
+        if engine.validate_every and step % engine.validate_every == 0 and self._data.validation:
+            event = validate(self.state, self._data.validation, self.settings, self.device)
+            best = event.best
+            yield event
+        if best or step % engine.checkpoint_every == 0:
+            yield self._checkpoint(best)
+
+    def _flush(self) -> Iterator[events.Event]:
+        if self._meter.count:
+            rate = learning_rate(self.state.step - 1, self.settings.iterations, self.settings.optimiser)
+            event = self._meter.read(self.state.step, self.settings.iterations, rate)
+            self._require_finite(event.measures["gradient_norm"])
+            yield event
+
+    def _checkpoint(self, best: bool = False) -> events.Checkpointed:
+        folder = self.folder / events.CHECKPOINTS
+        path = checkpoint.save(folder, self.state.snapshot(), keep=self.settings.engine.keep, best=best)
+        self._saved = self.state.step
+        return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
+
+    def _obey(self, inbox: Inbox, interrupts: Interrupts) -> Generator[events.Event, None, Reason | None]:
+        """Act on commands and signals; while paused, wait here. Returns why to end, or None."""
+        paused = False
+        while True:
+            if interrupts.stop_requested:
+                return "interrupted"
+            for command in inbox.poll():
+                if isinstance(command, events.Stop):
+                    return "stopped"
+                if isinstance(command, events.Pause) and not paused:
+                    paused = True
+                    yield from self._pause()
+                elif isinstance(command, events.Resume) and paused:
+                    paused = False
+                    yield events.Continued(step=self.state.step)
+            for message in inbox.warnings():
+                yield self._warned(message)
+            if not paused:
+                return None
+            time.sleep(_POLL_S)
+
+    def _pause(self) -> Iterator[events.Event]:
+        yield from self._flush()
+        if self._saved != self.state.step:
+            yield self._checkpoint()
+        yield events.Paused(step=self.state.step)
+
+    def _restore(self) -> tuple[bool, list[str]]:
+        snapshot, skipped = checkpoint.latest(self.folder / events.CHECKPOINTS)
+        if snapshot is not None:
+            self.state.restore(snapshot)
+        return snapshot is not None, skipped
+
+    def _end_badly(self, log: EventLog, error: BaseException) -> None:
+        """Save what is sound and write down the end: the caller stopped, a second Ctrl-C, or a fault."""
+        if not isinstance(error, KeyboardInterrupt) and self._saved != self.state.step:
+            with contextlib.suppress(CrlnError, OSError):  # the fault that is being reported matters more
+                log.append(self._checkpoint())
+        reason: Reason = _REASONS.get(type(error), "failed")
+        log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
+        log.sync()
+
+    def _require_finite(self, norm: float) -> None:
+        if not math.isfinite(norm):
+            raise TrainingDiverged(
+                f"loss or gradient is {norm} at iteration {self.state.step}",
+                "training goes on only with finite ones",
+                f"Resume with a learning rate below {self.settings.optimiser.learning_rate:g}",
+                self.folder.name,
+            )
+
+    def _warned(self, message: str) -> events.Warned:
+        return events.Warned(step=self.state.step, message=message)
+
+    def _started(self) -> events.Started:
+        student = self.state.learner.student
+        return events.Started(
+            step=self.state.step,
+            method=self.settings.method.name,
+            iterations=self.settings.iterations,
+            pid=os.getpid(),
+            host=socket.gethostname(),
+            resumed=self.resumed,
+            labelled=len(self._data.labelled),
+            unlabelled=len(self._data.unlabelled),
+            parameters=sum(p.numel() for p in student.parameters()),
+        )

@@ -1,0 +1,243 @@
+"""Sliding-window prediction in bounded memory (METHOD, prediction).
+
+Windows go row by row along D. The softmax of each, weighted by a Gaussian, is added to a buffer one window
+high; planes that no later window reaches are divided by their summed weight, handed out, and the buffer moves on.
+Whatever the volume's depth, what is held is one slab of (C + 2) × patch D × H × W float32, the planes
+handed out, and one batch of windows. Every plane of the image is read once.
+
+Probabilities are averaged, not logits: a mean of logits would let one over-confident window outvote the rest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from napari_crln.config import RunConfig
+from napari_crln.engine.windows import Grid, importance
+from napari_crln.errors import OutOfMemory
+from napari_crln.types import LabelDHW, NormalisedDHW, ProbabilityCDHW, ShapeDHW
+
+#: (b, 1, d, h, w) float32 windows to (b, C, d, h, w) logits. In eval mode, on the device, precision its own affair.
+Network = Callable[[Tensor], Tensor]
+#: Intensities as stored to float32, voxel by voxel: it sees slabs of whole planes, never the whole volume.
+Normalise = Callable[[NDArray[Any]], NormalisedDHW]
+Progress = Callable[[int, int], None]
+
+_AXES: dict[str, int] = {"D": 2, "H": 3, "W": 4}
+
+
+class Cancelled(Exception):
+    """The caller's `cancelled()` became true; what was handed out so far is not the whole volume."""
+
+
+class SlicedVolume(Protocol):
+    """An array (D, H, W) read by slicing: NumPy, Zarr or TensorStore; only slices of it are ever loaded."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+
+    def __getitem__(self, key: Any, /) -> Any: ...
+
+
+class Slab(NamedTuple):
+    """Finished planes start … stop - 1 along D, with probabilities (C, stop - start, H, W)."""
+
+    start: int
+    stop: int
+    probability_CDHW: ProbabilityCDHW
+
+
+@dataclass(frozen=True)
+class Windowing:
+    """How windows are laid, prepared and averaged.
+
+    Parameters
+    ----------
+    patch : window in voxels, a multiple of the network's stride
+    stride : voxels between windows; None: from `overlap`
+    overlap : share of a window that its neighbour covers too
+    batch : windows at once
+    minmax : rescale every window to 0-1, as training patches were; a constant window becomes 0
+    flips : axes of test-time flips; the mean over all 2ⁿ combinations is taken
+    """
+
+    patch: ShapeDHW
+    stride: ShapeDHW | None = None
+    overlap: float = 0.5
+    batch: int = 2
+    minmax: bool = False
+    flips: Sequence[Literal["D", "H", "W"]] = ()
+
+    @classmethod
+    def of(cls, config: RunConfig, flips: Sequence[Literal["D", "H", "W"]] = ()) -> Windowing:
+        """As the run was trained, and as its `predicting` section says."""
+        return cls(
+            patch=config.batches.patch,
+            stride=config.predicting.stride,
+            overlap=config.predicting.overlap,
+            batch=config.predicting.batch,
+            minmax=config.method.views.minmax,
+            flips=flips,
+        )
+
+
+def predict_slabs(
+    network: Network,
+    image: SlicedVolume,
+    windowing: Windowing,
+    *,
+    normalise: Normalise | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Slab]:
+    """Class probabilities of a volume, slab by slab in order, covering each plane once.
+
+    A volume smaller than the window is padded with each window's lowest intensity, and cropped back exactly.
+    `progress(done, total)` counts windows, and is called after each batch, as `cancelled()` is before it.
+
+    Raises
+    ------
+    ConfigError : a stride that leaves gaps
+    OutOfMemory : a batch of windows does not fit the device
+    Cancelled : as asked; nothing further is handed out
+    """
+    d, h, w = image.shape
+    grid = Grid.over((d, h, w), windowing.patch, windowing.stride, windowing.overlap)
+    planes = _Planes(image, normalise or _as_float32)
+    blend = _Blend(grid, torch.device(device))
+    done = 0
+    for row, following in zip(grid.rows, [*grid.rows[1:], grid.padded[0]], strict=True):
+        slab = planes.read(max(0, row - grid.before[0]), min(d, row + grid.patch[0] - grid.before[0]))
+        for first in range(0, len(grid.columns), windowing.batch):
+            columns = grid.columns[first : first + windowing.batch]
+            if cancelled():
+                raise Cancelled
+            windows = np.stack([_window(slab, grid, column, windowing.minmax) for column in columns])
+            blend.add(_probabilities(network, windows, windowing.flips, blend.device), columns)
+            done += len(columns)
+            if progress is not None:
+                progress(done, len(grid))
+        yield from _cropped(blend.advance(following - row), row, grid)
+
+
+def predict_labels(network: Network, image: SlicedVolume, windowing: Windowing, **options: Any) -> LabelDHW:
+    """Most probable class of each voxel, uint8 (uint16 above 256 classes); options as `predict_slabs` takes."""
+    slabs = predict_slabs(network, image, windowing, **options)
+    return np.concatenate([most_probable(slab.probability_CDHW) for slab in slabs])
+
+
+def most_probable(probability_CDHW: ProbabilityCDHW) -> LabelDHW:
+    """Index of the largest probability, the lower class where two tie; uint8, or uint16 above 256 classes."""
+    dtype = np.uint8 if len(probability_CDHW) <= 256 else np.uint16
+    return np.asarray(probability_CDHW.argmax(axis=0), dtype=dtype)
+
+
+class _Planes:
+    """Normalised planes of an image, of which each is read once although rows of windows overlap."""
+
+    def __init__(self, image: SlicedVolume, normalise: Normalise) -> None:
+        self._image, self._normalise = image, normalise
+        self._start = self._stop = 0
+        self._held: NormalisedDHW | None = None
+
+    def read(self, start: int, stop: int) -> NormalisedDHW:
+        """Planes start … stop - 1; both must not decrease from call to call."""
+        fresh = self._normalise(np.asarray(self._image[max(start, self._stop) : stop]))
+        if self._held is not None:
+            fresh = np.concatenate([self._held[start - self._start :], fresh])
+        self._held, self._start, self._stop = fresh, start, stop
+        return fresh
+
+
+class _Blend:
+    """Weighted sums over one row's height: the only place where windows meet."""
+
+    def __init__(self, grid: Grid, device: torch.device) -> None:
+        self._height, self._plane = grid.patch[0], grid.padded[1:]
+        self._size = grid.patch[1:]
+        self.device = device
+        self._importance = torch.from_numpy(importance(grid.patch)).to(device)
+        self._weight = torch.zeros(self._height, *self._plane, device=device)
+        self._sum: Tensor | None = None
+
+    def add(self, probability_bCdhw: Tensor, columns: Sequence[tuple[int, int]]) -> None:
+        """Add windows of the present row at their (H, W) starts."""
+        if self._sum is None:
+            shape = (probability_bCdhw.shape[1], self._height, *self._plane)
+            self._sum = torch.zeros(shape, device=self.device)
+        for p_Cdhw, (y, x) in zip(probability_bCdhw, columns, strict=True):
+            at = (..., slice(y, y + self._size[0]), slice(x, x + self._size[1]))
+            self._sum[at] += p_Cdhw * self._importance
+            self._weight[at] += self._importance
+
+    def advance(self, planes: int) -> ProbabilityCDHW:
+        """Take the first `planes` out, finished, and move on by as many."""
+        if self._sum is None:
+            raise RuntimeError("advance() before the first window was added")
+        finished = (self._sum[:, :planes] / self._weight[:planes]).cpu().numpy()
+        for buffer in (*self._sum, self._weight):
+            buffer[: self._height - planes] = buffer[planes:].clone()
+            buffer[self._height - planes :] = 0
+        return np.asarray(finished, dtype=np.float32)
+
+
+def _window(slab: NormalisedDHW, grid: Grid, column: tuple[int, int], minmax: bool) -> NDArray[np.float32]:
+    """One window, (1, d, h, w), cut from the row's planes and padded where the volume ends."""
+    y, x = column
+    window = slab[:, y : y + grid.patch[1], x : x + grid.patch[2]]
+    low, high = window.min(), window.max()
+    if window.shape != grid.patch:
+        widths = [(b, p - b - n) for b, p, n in zip(grid.before, grid.patch, window.shape, strict=True)]
+        window = np.pad(window, widths, constant_values=low)
+    if minmax:
+        window = (window - low) / (high - low if high > low else np.float32(1))
+    return np.asarray(window, dtype=np.float32)[None]
+
+
+@torch.no_grad()
+def _probabilities(
+    network: Network, windows: NDArray[np.float32], flips: Sequence[str], device: torch.device
+) -> Tensor:
+    x = torch.from_numpy(windows).to(device)
+    axes = [_AXES[name] for name in flips]
+    mirrored = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
+    try:
+        views = (torch.flip(network(torch.flip(x, a)).float().softmax(dim=1), a) for a in mirrored)
+        total = next(views)
+        for view in views:
+            total += view
+    except torch.OutOfMemoryError as error:
+        raise _too_large(windows) from error
+    return total / len(mirrored)
+
+
+def _too_large(windows: NDArray[np.float32]) -> OutOfMemory:
+    batch, size = len(windows), " × ".join(map(str, windows.shape[2:]))
+    remedy = (
+        f"Set predicting.batch to {batch // 2}" if batch > 1 else "Use a CPU, or train with smaller patches"
+    )
+    return OutOfMemory(
+        f"{batch} windows of {size} at once", "they must fit the device's memory", remedy, "predicting.batch"
+    )
+
+
+def _cropped(probability_CDHW: ProbabilityCDHW, row: int, grid: Grid) -> Iterator[Slab]:
+    """The part inside the volume of planes that start at `row` of the padded grid; nothing, if there is none."""
+    (z, y, x), (depth, height, width) = grid.before, grid.shape
+    first, last = max(row, z), min(row + probability_CDHW.shape[1], z + depth)
+    if first < last:
+        inner = probability_CDHW[:, first - row : last - row, y : y + height, x : x + width]
+        yield Slab(first - z, last - z, np.ascontiguousarray(inner))
+
+
+def _as_float32(image: NDArray[Any]) -> NormalisedDHW:
+    return image.astype(np.float32)

@@ -1,0 +1,113 @@
+"""What training changes, as one object that can be saved and restored: learner, optimiser, step.
+
+Nothing random is in it: every draw is a function of seed and step (`method.learner.Randomness`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from napari_crln import config
+from napari_crln.engine.checkpoint import Snapshot
+from napari_crln.errors import RunError
+from napari_crln.method.baselines import plain_cutmix
+from napari_crln.method.learner import Learner
+from napari_crln.nn.model import build_model
+from napari_crln.nn.network import check_patch
+
+
+@dataclass
+class TrainingState:
+    """Learner and optimiser after `step` optimiser steps."""
+
+    learner: Learner
+    optimiser: torch.optim.SGD
+    class_names: tuple[str, ...]
+    step: int = 0
+    best_dice: float = -1.0
+
+    @classmethod
+    def initial(
+        cls, settings: config.RunConfig, class_names: tuple[str, ...], device: torch.device
+    ) -> TrainingState:
+        """The state before the first step; weights follow the seed."""
+        learner = build_learner(settings, len(class_names), device)
+        options = settings.optimiser
+        optimiser = torch.optim.SGD(
+            learner.student.parameters(),
+            lr=options.learning_rate,
+            momentum=options.momentum,
+            nesterov=options.momentum > 0,
+            weight_decay=options.weight_decay,
+            fused=device.type in ("cpu", "cuda"),
+        )
+        return cls(learner, optimiser, class_names)
+
+    def snapshot(self) -> Snapshot:
+        """All of it, as a checkpoint holds it."""
+        momentum = {
+            name: self.optimiser.state[parameter]["momentum_buffer"]
+            for name, parameter in self.learner.student.named_parameters()
+            if self.optimiser.state.get(parameter, {}).get("momentum_buffer") is not None
+        }
+        tensors = {
+            "student": self.learner.student.state_dict(),
+            "teacher": self.learner.teacher.state_dict(),
+            "trust": self.learner.trust.state_dict(),
+            "optimiser": momentum,
+        }
+        state = {"class_names": list(self.class_names), "best_dice": self.best_dice}
+        return Snapshot(self.step, tensors, state)
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """Take over a checkpoint.
+
+        Raises
+        ------
+        RunError
+            If its classes are not this project's.
+        """
+        names = tuple(snapshot.state["class_names"])
+        if names != self.class_names:
+            raise RunError(
+                f"trained on classes {', '.join(names)}",
+                f"the project's classes are {', '.join(self.class_names)}",
+                "Start a new run",
+            )
+        load_learner(self.learner, snapshot)
+        for name, parameter in self.learner.student.named_parameters():
+            if name in snapshot.tensors["optimiser"]:
+                # In the layout of the parameter, as the optimiser would have made it.
+                buffer = torch.empty_like(parameter).copy_(snapshot.tensors["optimiser"][name])
+                self.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
+        self.step = snapshot.step
+        self.best_dice = float(snapshot.state["best_dice"])
+
+
+def build_learner(settings: config.RunConfig, classes: int, device: torch.device) -> Learner:
+    """Student, teacher and μ on the device, channels last; torch's global generators are left as they were."""
+    method = settings.method
+    if method.name == "cutmix":
+        method = plain_cutmix(method)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(settings.seed)
+        model = build_model(settings, classes)
+    check_patch(settings.batches.patch, model.backbone.stride)  # type: ignore[arg-type]
+    learner = Learner(model, method).to(device)
+    return learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+
+
+def load_learner(learner: Learner, snapshot: Snapshot) -> None:
+    """Copy a checkpoint's weights into a learner of the same configuration."""
+    _load(learner.student, snapshot.tensors["student"])
+    _load(learner.teacher, snapshot.tensors["teacher"])
+    _load(learner.trust, snapshot.tensors["trust"])
+
+
+def _load(module: torch.nn.Module, tensors: Mapping[str, Tensor]) -> Any:
+    return module.load_state_dict(dict(tensors), strict=True)

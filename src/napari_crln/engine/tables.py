@@ -1,0 +1,64 @@
+"""An evaluation as plain rows of text, header first: for a terminal, a report or a CSV file."""
+
+from __future__ import annotations
+
+from napari_crln.engine.evaluate import METRICS, CaseScores, Evaluation, Metric, Scores, Summary
+
+NOTHING = "–"
+_PERCENT: frozenset[Metric] = frozenset({"dice", "jaccard"})
+_HEADINGS: dict[Metric, str] = {
+    "dice": "Dice %",
+    "jaccard": "Jaccard %",
+    "hd95": "95HD vx",
+    "asd": "ASD vx",
+    "assd": "ASSD vx",
+    "hd95_mm": "95HD mm",
+    "asd_mm": "ASD mm",
+    "assd_mm": "ASSD mm",
+}
+
+Rows = list[list[str]]
+
+
+def case_rows(evaluation: Evaluation) -> Rows:
+    """A row for each case and class, with volumes; `–` where there is no score."""
+    header = ["case", "class", *_HEADINGS.values(), "predicted ml", "truth ml"]
+    return [
+        header,
+        *(_case_row(case, name, s) for case in evaluation.cases for name, s in case.classes.items()),
+    ]
+
+
+def summary_rows(evaluation: Evaluation) -> Rows:
+    """A row for each class and one overall, cells `median [minimum–maximum], mean ± deviation`, and the empties."""
+    header = ["class", *_HEADINGS.values(), "cases", "empty predictions", "empty truths"]
+    summaries = {**evaluation.per_class, "all": evaluation.overall}
+    return [header, *(_summary_row(name, summary) for name, summary in summaries.items())]
+
+
+def _case_row(case: CaseScores, name: str, scores: Scores) -> list[str]:
+    cells = [_number(getattr(scores, metric), metric) for metric in METRICS]
+    truth = NOTHING if scores.truth_ml is None else f"{scores.truth_ml:.2f}"
+    return [case.name, name, *cells, f"{scores.prediction_ml:.2f}", truth]
+
+
+def _summary_row(name: str, summary: Summary) -> list[str]:
+    cells = [_statistics(summary, metric) for metric in METRICS]
+    return [name, *cells, str(summary.cases), str(summary.empty_predictions), str(summary.empty_truths)]
+
+
+def _statistics(summary: Summary, metric: Metric) -> str:
+    found = summary.statistics.get(metric)
+    if found is None:
+        return NOTHING
+    median, low, high, mean, deviation = (
+        _number(value, metric)
+        for value in (found.median, found.minimum, found.maximum, found.mean, found.deviation)
+    )
+    return f"{median} [{low}–{high}], {mean} ± {deviation}"
+
+
+def _number(value: float | None, metric: Metric) -> str:
+    if value is None:
+        return NOTHING
+    return f"{value * 100:.1f}" if metric in _PERCENT else f"{value:.2f}"

@@ -1,0 +1,70 @@
+"""Validation during training: the teacher's prediction of the held-out volumes, scored by Dice."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from napari_crln import config
+from napari_crln.engine.cohort import Case
+from napari_crln.engine.device import autocast
+from napari_crln.engine.metrics import dice
+from napari_crln.engine.predict import Windowing, predict_labels
+from napari_crln.engine.state import TrainingState
+from napari_crln.events import Validated
+from napari_crln.method.learner import Learner
+from napari_crln.types import IGNORE
+
+
+class InferNetwork:
+    """The learner's teacher as a network of the sliding window: windows in, logits out.
+
+    Parameters
+    ----------
+    learner : on its device
+    settings : of its run
+    clues : predict from z + (1 - μ) M, or from z alone
+    """
+
+    def __init__(self, learner: Learner, settings: config.RunConfig, clues: bool | None = None) -> None:
+        self._learner, self._precision = learner, settings.engine.precision
+        self._clues = settings.predicting.clues if clues is None else clues
+
+    def __call__(self, windows_b1dhw: torch.Tensor) -> torch.Tensor:
+        """Logits (b, C, d, h, w)."""
+        with autocast(windows_b1dhw.device, self._precision):
+            return self._learner.infer(windows_b1dhw, self._clues)
+
+
+def validate(
+    state: TrainingState, cases: Sequence[Case], settings: config.RunConfig, device: torch.device
+) -> Validated:
+    """Predict and score; updates `state.best_dice`."""
+    network, windowing = InferNetwork(state.learner, settings), Windowing.of(settings)
+    scores = np.array([_score(network, windowing, case, len(state.class_names), device) for case in cases])
+    means = np.nanmean(scores, axis=0)
+    dice = float(np.nanmean(means))
+    best = dice > state.best_dice
+    state.best_dice = max(dice, state.best_dice)
+    return Validated(
+        step=state.step,
+        dice=dice,
+        per_class=dict(zip(state.class_names[1:], means.tolist(), strict=True)),
+        per_volume={case.name: float(np.nanmean(row)) for case, row in zip(cases, scores, strict=True)},
+        best=best,
+    )
+
+
+def _score(
+    network: InferNetwork, windowing: Windowing, case: Case, classes: int, device: torch.device
+) -> list[float]:
+    """Dice of each foreground class over labelled voxels; NaN where there is none to find nor found."""
+    predicted = predict_labels(
+        network, case.image, windowing, normalise=case.normalisation.apply, device=device
+    )
+    assert case.target is not None
+    seen = case.target != IGNORE
+    scores = [dice((predicted == k) & seen, case.target == k) for k in range(1, classes)]
+    return [float("nan") if score is None else score for score in scores]

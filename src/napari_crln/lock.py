@@ -1,0 +1,203 @@
+"""One engine at a time in a run folder: `lock.json` says who, the kernel's flock says whether still.
+
+Taking the lock needs both: a free flock, which a dead process cannot hold, and a record that is absent or
+stale. The flock also orders two takers of a stale lock. Over a network file system without flock across
+machines the record alone speaks: one from another host counts as live. Readers only look at the record.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import socket
+import subprocess
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+
+from napari_crln.errors import RunError
+from napari_crln.events import LOCK_FILE
+
+try:
+    import fcntl
+except ImportError:  # Windows: O_EXCL creation alone guards
+    fcntl = None  # type: ignore[assignment]
+
+
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a lock.
+
+    Parameters
+    ----------
+    since : wall clock, ISO 8601, for people
+    started : identity of the process among all that ever bore this pid
+    """
+
+    pid: int
+    host: str
+    since: str
+    started: str
+
+    def alive(self) -> bool | None:
+        """Whether the process lives; None if that cannot be told from this machine."""
+        if self.host != socket.gethostname():
+            return None
+        return process_identity(self.pid) == self.started if os.name == "posix" else None
+
+
+def holder(folder: Path) -> Holder | None:
+    """Who the lock of a run folder names, live or not; None if nobody or unreadable."""
+    try:
+        record = json.loads((folder / LOCK_FILE).read_text("utf-8"))
+        return Holder(int(record["pid"]), str(record["host"]), str(record["since"]), str(record["started"]))
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+
+
+def process_identity(pid: int) -> str:
+    """What tells a process from an earlier one with the same pid: boot and start time; "" if it is dead."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
+    except OSError:
+        return "" if Path("/proc/self/stat").exists() else _identity_by_ps(pid)
+    return "" if fields[0] in "ZX" else f"{boot}:{fields[19]}"
+
+
+def _identity_by_ps(pid: int) -> str:
+    if os.name != "posix":
+        return ""
+    reply = subprocess.run(
+        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
+    )
+    return reply.stdout.strip()
+
+
+@contextmanager
+def exclusive_folder(folder: Path) -> Iterator[None]:
+    """Wait for, then hold, a folder against others that ask the same; no guard where there is no flock."""
+    if fcntl is None:
+        yield
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        with suppress(OSError):
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(handle)
+
+
+class Lock:
+    """Context manager that holds the run folder for this process.
+
+    Raises
+    ------
+    RunError
+        On entry, if a live process holds it, or one on another machine that cannot be asked.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._path = folder / LOCK_FILE
+        self._handle: int | None = None
+
+    def __enter__(self) -> Lock:
+        self.acquire()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.release()
+
+    def acquire(self) -> None:
+        """Take the lock, over a dead holder if need be; at once or not at all."""
+        while self._handle is None:
+            handle, fresh = self._open()
+            try:
+                self._claim(handle, fresh)
+            except BaseException:
+                os.close(handle)
+                raise
+
+    def release(self) -> None:
+        """Give the lock back; nothing if it is not held."""
+        if self._handle is None:
+            return
+        handle, self._handle = self._handle, None
+        ours = self._is_current(handle)  # not if someone deleted it by hand, and another took the run
+        if os.name != "posix":
+            os.close(handle)
+        if ours:
+            self._path.unlink(missing_ok=True)  # while still flocked, so nobody takes the old file for held
+        if os.name == "posix":
+            os.close(handle)
+
+    def _open(self) -> tuple[int, bool]:
+        """The lock file, and whether this call made it."""
+        while True:
+            try:
+                return os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o644), True
+            except FileExistsError:
+                pass
+            try:
+                return os.open(self._path, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0)), False
+            except FileNotFoundError:
+                continue
+
+    def _claim(self, handle: int, fresh: bool) -> None:
+        exclusive = self._flock(handle)
+        if not self._is_current(handle):  # released, or taken over, between open and flock
+            os.close(handle)
+            return
+        if not fresh and (not exclusive or self._held()):
+            raise self._refusal()
+        os.ftruncate(handle, 0)
+        os.pwrite(handle, self._record(), 0) if hasattr(os, "pwrite") else os.write(handle, self._record())
+        os.fsync(handle)
+        self._handle = handle
+
+    def _flock(self, handle: int) -> bool:
+        """Whether this handle has the flock; False where the file system or the system has none."""
+        if fcntl is None:
+            return False
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError as error:
+            if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
+                raise self._refusal() from error
+            return False
+        return True
+
+    def _is_current(self, handle: int) -> bool:
+        try:
+            return os.path.samestat(os.fstat(handle), self._path.lstat())
+        except FileNotFoundError:
+            return False
+
+    def _held(self) -> bool:
+        named = holder(self.folder)
+        return named is not None and named.alive() is not False
+
+    def _record(self) -> bytes:
+        since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
+        me = Holder(os.getpid(), socket.gethostname(), since, process_identity(os.getpid()))
+        return json.dumps(asdict(me)).encode()
+
+    def _refusal(self) -> RunError:
+        named = holder(self.folder)
+        who = (
+            "another process" if named is None else f"process {named.pid} on {named.host} since {named.since}"
+        )
+        return RunError(
+            f"held by {who}",
+            "one process trains a run at a time",
+            f"Stop it, or if it is gone for sure delete {LOCK_FILE}",
+            self.folder,
+        )

@@ -1,0 +1,66 @@
+"""Rectification: z_r = z̄ + (1 - μ) M̄, and the scalar μ that says how much the teacher is trusted over the clues.
+
+Paper, section 3.2. The sum is of logits: a sum of a probability and a logit has no meaning
+(`on = "probabilities"` is kept as an ablation).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from napari_crln import config
+from napari_crln.method.losses import supervised_loss
+
+
+class PseudoLabels(NamedTuple):
+    """Hard pseudo-labels and their confidence."""
+
+    #: Class indices, (B, D, H, W); IGNORE where padding invented the voxel.
+    label_BDHW: Tensor
+    #: max softmax, (B, D, H, W), 0-1.
+    confidence_BDHW: Tensor
+
+
+class Trust(nn.Module):
+    """μ = sigmoid(a), one parameter, fitted by its own plain SGD on labelled voxels."""
+
+    def __init__(self, settings: config.Rectification) -> None:
+        super().__init__()
+        initial = math.log(settings.mu_initial / (1 - settings.mu_initial))
+        self.a = nn.Parameter(torch.tensor(initial))
+        self.learning_rate = settings.mu_learning_rate
+
+    @property
+    def mu(self) -> Tensor:
+        """μ in (0, 1), a scalar."""
+        return self.a.sigmoid()
+
+    def fit(self, logits_BCDHW: Tensor, clues_BCDHW: Tensor, target_BDHW: Tensor) -> None:
+        """One step on ½ (CE + Dice) of z + (1 - μ) M with z and M detached; they get no gradient."""
+        with torch.enable_grad():
+            fused = fuse(logits_BCDHW.detach().float(), clues_BCDHW.detach().float(), self.mu)
+            (gradient,) = torch.autograd.grad(supervised_loss(fused, target_BDHW), self.a)
+        with torch.no_grad():
+            self.a.sub_(self.learning_rate * gradient)
+
+
+def fuse(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor | float) -> Tensor:
+    """z + (1 - μ) M, (B, C, D, H, W)."""
+    return logits_BCDHW + (1 - mu) * clues_BCDHW
+
+
+def rectify(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor, settings: config.Rectification) -> Tensor:
+    """Rectified logits z_r of the teacher, (B, C, D, H, W)."""
+    if settings.on == "probabilities":
+        logits_BCDHW = logits_BCDHW.softmax(1)
+    return fuse(logits_BCDHW, clues_BCDHW, mu)
+
+
+def pseudo_labels(logits_BCDHW: Tensor) -> PseudoLabels:
+    """ȳ = argmax softmax z and c = max softmax z."""
+    confidence, label = logits_BCDHW.float().softmax(1).max(1)
+    return PseudoLabels(label, confidence)

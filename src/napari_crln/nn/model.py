@@ -1,0 +1,99 @@
+"""Student and teacher are the same module: a backbone, DIM where the method uses clues, a head where it uses CPS."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from napari_crln import config
+from napari_crln.nn.build import build_network
+from napari_crln.nn.dim import Clues, DynamicInteraction
+
+
+class Output(NamedTuple):
+    """What the model says of a batch."""
+
+    #: z, (B, C, D, H, W).
+    logits_BCDHW: Tensor
+    #: Decoder features by stage, {s: (B, K_s, d, h, w)}.
+    stages: dict[int, Tensor]
+
+
+class RepresentationHead(nn.Module):
+    """3×3×3 convolution → LayerNorm over channels → ReLU → 1×1×1 to width F (paper, section 3.3).
+
+    CPS looks at a few thousand voxels of a batch, so the head is computed at those voxels alone: their
+    neighbourhoods are gathered and multiplied by the convolution's weights. A norm that looks at one voxel at
+    a time makes this exactly the dense head, and no full-resolution tensor is made.
+    """
+
+    def __init__(self, channels: int, width: int, hidden: int | None) -> None:
+        super().__init__()
+        hidden = hidden or channels
+        self.conv = nn.Conv3d(channels, hidden, 3, padding=1)
+        self.norm = nn.LayerNorm(hidden)
+        self.project = nn.Linear(hidden, width)
+
+    def forward(self, features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
+        """Representations (n, F) of the voxels at flat indices (n,) into (B, D, H, W)."""
+        patches = gather_neighbourhoods(features_BKDHW, index_n).flatten(1)
+        weight = self.conv.weight.permute(2, 3, 4, 1, 0).flatten(0, 3)
+        assert self.conv.bias is not None
+        hidden: Tensor = self.norm(patches @ weight + self.conv.bias)
+        representations: Tensor = self.project(hidden.relu())
+        return representations
+
+
+def gather_neighbourhoods(features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
+    """3×3×3 neighbourhoods (n, 27, K) of voxels at flat indices into (B, D, H, W); zero beyond the border."""
+    batch, _, *space = features_BKDHW.shape
+    sample, *voxel = torch.unravel_index(index_n, (batch, *space))
+    size = torch.tensor(space, device=index_n.device)
+    near = torch.arange(-1, 2, device=index_n.device)
+    offsets = torch.cartesian_prod(near, near, near)
+    coordinates = torch.stack(voxel, -1).unsqueeze(1) + offsets
+    inside = ((coordinates >= 0) & (coordinates < size)).all(-1, keepdim=True)
+    d, h, w = torch.minimum(coordinates.clamp(min=0), size - 1).unbind(-1)
+    flat = ((sample.unsqueeze(1) * space[0] + d) * space[1] + h) * space[2] + w
+    return features_BKDHW.movedim(1, -1).flatten(0, 3)[flat] * inside
+
+
+class CrlnModel(nn.Module):
+    """Backbone with DIM and representation head, each only where the method uses it."""
+
+    def __init__(
+        self, backbone: nn.Module, dim: DynamicInteraction | None, head: RepresentationHead | None
+    ) -> None:
+        super().__init__()
+        self.backbone = backbone
+        self.dim = dim
+        self.head = head
+
+    def forward(self, x_B1DHW: Tensor) -> Output:
+        """Logits and decoder features."""
+        logits, stages = self.backbone(x_B1DHW)
+        return Output(logits, stages)
+
+    def clues(self, output: Output, count: int | None = None) -> Clues:
+        """DIM on the first `count` samples of a batch (all: none)."""
+        assert self.dim is not None
+        d, h, w = output.logits_BCDHW.shape[2:]
+        clues: Clues = self.dim({s: f[:count] for s, f in output.stages.items()}, (d, h, w))
+        return clues
+
+
+def build_model(settings: config.RunConfig, classes: int, in_channels: int = 1) -> CrlnModel:
+    """The model that a configuration asks for; weights follow torch's seed."""
+    backbone = build_network(settings.network, classes, in_channels)
+    method = settings.method
+    channels: dict[int, int] = backbone.stage_channels
+    full = max(channels)
+    dim = head = None
+    if method.uses_clues:
+        factors = {stage: 2 ** (full - stage) for stage in channels}
+        dim = DynamicInteraction(classes, channels, factors, method.dim)
+    if method.uses_cps:
+        head = RepresentationHead(channels[full], method.dim.width, method.cps.hidden)
+    return CrlnModel(backbone, dim, head)
