@@ -72,6 +72,7 @@ OPTIONS = [
     "method.teacher.mode",
     "method.ua_mt.noise_sigma",
     "method.ua_mt.passes",
+    "method.ua_mt.ramp_up",
     "method.ua_mt.weight",
     "method.views.cutmix",
     "method.views.cutmix_beta",
