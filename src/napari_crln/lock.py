@@ -130,13 +130,14 @@ class Lock:
         """Give the lock back; nothing if it is not held."""
         if self._handle is None:
             return
-        if os.name == "posix":
+        handle, self._handle = self._handle, None
+        ours = self._is_current(handle)  # not if someone deleted it by hand, and another took the run
+        if os.name != "posix":
+            os.close(handle)
+        if ours:
             self._path.unlink(missing_ok=True)  # while still flocked, so nobody takes the old file for held
-            os.close(self._handle)
-        else:
-            os.close(self._handle)
-            self._path.unlink(missing_ok=True)
-        self._handle = None
+        if os.name == "posix":
+            os.close(handle)
 
     def _open(self) -> tuple[int, bool]:
         """The lock file, and whether this call made it."""

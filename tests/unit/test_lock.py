@@ -162,3 +162,34 @@ def test_without_flock_creation_alone_guards(tmp_path: Path, monkeypatch: pytest
         Lock(tmp_path).acquire()
     with Lock(tmp_path):
         pass
+
+
+def test_a_file_released_between_opening_and_locking_is_not_taken_for_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    former, taker = Lock(tmp_path), Lock(tmp_path)
+    former.acquire()
+    opened = taker._open
+
+    def open_then_lose() -> tuple[int, bool]:
+        monkeypatch.undo()
+        handle = opened()
+        former.release()
+        return handle
+
+    monkeypatch.setattr(taker, "_open", open_then_lose)
+    with taker:
+        assert holder(tmp_path) is not None
+        with pytest.raises(RunError):
+            Lock(tmp_path).acquire()
+
+
+def test_a_lock_deleted_by_hand_and_taken_by_another_stays_the_other_s(tmp_path: Path) -> None:
+    first, second = Lock(tmp_path), Lock(tmp_path)
+    first.acquire()
+    (tmp_path / "lock.json").unlink()
+    second.acquire()
+    first.release()
+    assert holder(tmp_path) is not None
+    second.release()
+    assert holder(tmp_path) is None

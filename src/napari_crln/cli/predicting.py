@@ -14,7 +14,7 @@ from napari_crln.cli.options import AsJson, Overwrite, ProjectPath, RoleChoice, 
 from napari_crln.errors import ProjectError, UsageError
 
 if TYPE_CHECKING:
-    from napari_crln.engine.segment import Segmenter
+    from napari_crln.engine.segment import Segmentation, Segmenter
     from napari_crln.volume.project import Project
     from napari_crln.volume.stored import Volume
 
@@ -50,15 +50,13 @@ def predict(
     targets = _targets(volumes, out, overwrite)
     from napari_crln.engine.segment import Segmenter
 
-    segmenter = Segmenter.load(used.checkpoints, used.config(), checkpoint, device)
-    clues = False if without_clues else None
-    attributes = describe(segmenter, used.name, checkpoint, clues)
+    segmenter = Segmenter(used.path, checkpoint, clues=False if without_clues else None, device=device)
+    attributes = describe(segmenter, used.name, checkpoint)
     with progress_bar("predicting", shown=not as_json) as tell:
         for number, each in enumerate(volumes):
-            _predict_one(
-                segmenter, each, targets.get(each.name), attributes, clues, save_probability, overwrite,
-                _nth(tell, number, len(volumes), each.name),
-            )  # fmt: skip
+            progress = _nth(tell, number, len(volumes), each.name)
+            with segmenter.segment(each, probability=save_probability, progress=progress) as result:
+                _keep(result, each, attributes, targets.get(each.name), overwrite)
     _report(project, attributes, volumes, targets, as_json)
 
 
@@ -85,36 +83,28 @@ def chosen_volumes(project: Project, role: RoleName | None, names: Sequence[str]
     return volumes
 
 
-def describe(segmenter: Segmenter, run: str, checkpoint: str, clues: bool | None) -> dict[str, Any]:
+def describe(segmenter: Segmenter, run: str, checkpoint: str) -> dict[str, Any]:
     """Attributes that a prediction carries in the project."""
-    method, wanted = segmenter.settings.method, segmenter.settings.predicting.clues
     return {
         "run": run,
-        "step": segmenter.step,
+        "step": segmenter.snapshot.step,
         "checkpoint": checkpoint,
-        "method": method.name,
-        "clues": method.uses_clues and (wanted if clues is None else clues),
+        "method": segmenter.settings.method.name,
+        "clues": segmenter.clues,
     }
 
 
-def _predict_one(
-    segmenter: Segmenter,
-    volume: Volume,
-    target: Path | None,
-    attributes: dict[str, Any],
-    clues: bool | None,
-    probability: bool,
-    overwrite: bool,
-    progress: Any,
+def _keep(
+    result: Segmentation, volume: Volume, attributes: dict[str, Any], target: Path | None, overwrite: bool
 ) -> None:
+    """Write a result into the project, and as NIfTI where asked."""
     from napari_crln.volume.nifti import write_labels
 
-    with segmenter.segment(volume, clues=clues, probability=probability, progress=progress) as result:
-        volume.write_prediction(result.labels, attributes)
-        if result.probability is not None:
-            volume.write_map("probability", result.probability, attributes)
-        if target is not None:
-            write_labels(target, result.labels, volume.source, volume.classes, overwrite=overwrite)
+    volume.write_prediction(result.labels, attributes)
+    if result.probability is not None:
+        volume.write_map("probability", result.probability, attributes)
+    if target is not None:
+        write_labels(target, result.labels, volume.source, volume.classes, overwrite=overwrite)
 
 
 def _targets(volumes: Sequence[Volume], out: Path | None, overwrite: bool) -> dict[str, Path]:

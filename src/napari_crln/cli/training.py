@@ -138,6 +138,7 @@ def change(run: RunFolder, chosen: dict[str, Any], settings: list[str]) -> None:
                 "Train a new run with it",
                 run.name,
             )
+    for name, before, after, rule in changed:
         if rule == "warn":
             remark(f"{name} changes from {before} to {after}: the run is no longer one of a single setting")
     if changed:

@@ -123,13 +123,22 @@ def load(path: Path) -> Snapshot:
 
 
 def latest(folder: Path) -> tuple[Snapshot | None, list[str]]:
-    """The checkpoint of the highest step that verifies, and why higher ones were skipped."""
+    """The checkpoint of the highest step that verifies, and why damaged higher ones were skipped.
+
+    Raises
+    ------
+    RunError
+        If a newer version wrote one: going on from an older step would waste sound work.
+    """
     skipped: list[str] = []
     for path in _candidates(folder):
         try:
             return load(path), skipped
-        except RunError as error:
+        except CorruptCheckpoint as error:
             skipped.append(str(error))
+        except RunError:
+            if path.exists():  # else pruned by the engine while we looked
+                raise
     return None, skipped
 
 

@@ -1,8 +1,8 @@
 """Cohorts that fit in memory: volumes on the device in their stored dtype, patches cut and normalised there.
 
 A patch is drawn first (volume and corner, from the step's random stream) and cut after, so that every method
-with the same seed sees the same patches. Volumes smaller than the patch are padded once, when they are
-taken in: intensity with their minimum, targets with IGNORE, and the padding is marked as invalid.
+with the same seed sees the same patches. Volumes smaller than the patch are padded: targets with IGNORE,
+intensities with the lowest of the patch's own, as prediction pads its windows. Padding is marked as invalid.
 """
 
 from __future__ import annotations
@@ -31,12 +31,16 @@ class Case:
 
 @dataclass(frozen=True)
 class _Held:
-    case: Case
-    image: Tensor  # padded, stored dtype, on the device
+    image: Tensor  # padded, on the device; stored dtype, or float32 where that needs float64 to normalise
+    normalisation: Normalisation | None  # none: the image is normalised already
     target: Tensor | None  # padded, int16
     inside: tuple[slice, slice, slice]  # where the volume lies in the padded array
-    centres: Tensor | None  # (n, 3) annotated voxels, where not all are
+    centres: Tensor | None  # (n, 3) annotated voxels, where not all are; on the CPU, as draws are
     foreground: Tensor | None  # (n, 3) foreground voxels
+
+    @property
+    def is_padded(self) -> bool:
+        return any(s.stop - s.start < n for s, n in zip(self.inside, self.image.shape, strict=True))
 
 
 class Cohort:
@@ -69,7 +73,12 @@ class Cohort:
 
     def images(self, draws: Sequence[tuple[int, ShapeDHW]]) -> Tensor:
         """Normalised patches, (B, 1, D, H, W), float32."""
-        return torch.stack([self._image(*draw) for draw in draws])
+        images = torch.stack([self._image(*draw) for draw in draws])
+        if not any(self._held[index].is_padded for index, _ in draws):
+            return images
+        valid_B1DHW = self.validity(draws).unsqueeze(1)
+        lowest = images.masked_fill(~valid_B1DHW, torch.inf).amin((1, 2, 3, 4), keepdim=True)
+        return torch.where(valid_B1DHW, images, lowest)
 
     def targets(self, draws: Sequence[tuple[int, ShapeDHW]]) -> Tensor:
         """Targets of the patches, (B, D, H, W), int16."""
@@ -95,9 +104,9 @@ class Cohort:
 
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
         held = self._held[index]
-        n = held.case.normalisation
+        n = held.normalisation
         x = held.image[_window(corner, self.patch)].float()
-        return ((x.clamp(n.low, n.high) - n.shift) * n.scale).unsqueeze(0)
+        return (x if n is None else (x.clamp(n.low, n.high) - n.shift) * n.scale).unsqueeze(0)
 
     def _draw_one(self, rng: np.random.Generator) -> tuple[int, ShapeDHW]:
         """The same numbers are drawn whatever the volume, so that streams stay paired."""
@@ -105,7 +114,9 @@ class Cohort:
         index = int(u_volume * len(self._held))
         held = self._held[index]
         free = [n - p for n, p in zip(held.image.shape, self.patch, strict=True)]
-        centres = held.foreground if u_kind < self.foreground else held.centres
+        centres = held.centres
+        if u_kind < self.foreground and held.foreground is not None and len(held.foreground):
+            centres = held.foreground
         if centres is None or len(centres) == 0:
             return index, _shape(int(u * (f + 1)) for u, f in zip(u_corner, free, strict=True))
         voxel = centres[int(u_voxel * len(centres))].tolist()
@@ -114,22 +125,29 @@ class Cohort:
         return index, _shape(min(max(c, 0), f) for c, f in zip(corner, free, strict=True))
 
     def _hold(self, case: Case) -> _Held:
-        image, inside = _padded(_signed(case.image), self.patch, float(case.image.min()))
+        stored, normalisation = _holdable(case)
+        image, inside = _padded(stored, self.patch, 0)
         target = None
         centres = foreground = None
         if case.target is not None:
             target = _padded(np.asarray(case.target, np.int16), self.patch, IGNORE)[0].to(self.device)
             if bool((case.target == IGNORE).any()):
-                centres = (target != IGNORE).nonzero()
-            foreground = (target > 0).nonzero() if self.foreground else None
-        return _Held(case, image.to(self.device), target, inside, centres, foreground)
+                centres = (target != IGNORE).nonzero().cpu()
+            foreground = (target > 0).nonzero().cpu() if self.foreground else None
+        return _Held(image.to(self.device), normalisation, target, inside, centres, foreground)
 
 
-def _signed(image: ImageDHW) -> ImageDHW:
-    """Torch has no arithmetic on wide unsigned integers: take the next dtype that holds the values."""
-    wider = {np.dtype(np.uint16): np.int32, np.dtype(np.uint32): np.int64, np.dtype(np.uint64): np.float64}
-    native = image.astype(image.dtype.newbyteorder("="), copy=False)
-    return native.astype(wider.get(native.dtype, native.dtype), copy=False)
+def _holdable(case: Case) -> tuple[ImageDHW, Normalisation | None]:
+    """The volume in a dtype of torch's, and what is left to normalise when a patch is cut.
+
+    float32 holds every value of up to 16 bits and its own. What is wider is normalised at once, in float64.
+    """
+    native = case.image.astype(case.image.dtype.newbyteorder("="), copy=False)
+    if native.dtype == np.uint16:  # torch has no arithmetic on it
+        return native.astype(np.int32), case.normalisation
+    if native.dtype.itemsize > 2 and native.dtype != np.float32:
+        return case.normalisation.apply(native), None
+    return native, case.normalisation
 
 
 def _padded(array: ImageDHW, patch: ShapeDHW, fill: float) -> tuple[Tensor, tuple[slice, slice, slice]]:

@@ -27,7 +27,7 @@ from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
-from napari_crln.errors import CrlnError, TrainingDiverged
+from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
@@ -59,11 +59,10 @@ class Trainer:
         self.folder = folder
         self.device = choose_device(settings.engine.device)
         self.state = TrainingState.initial(settings, data.class_names, self.device)
-        self.resumed, self._skipped = self._restore()
         self._data = data
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
-        self._saved = self.state.step if self.resumed else -1
+        self._saved = -1
 
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
@@ -88,8 +87,9 @@ class Trainer:
                 raise
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
+        skipped = self._restore()
         yield self._started()
-        for message in self._skipped:
+        for message in skipped:
             yield self._warned(f"checkpoint skipped: {message}")
         began = now()
         reason: Reason | None = None
@@ -157,6 +157,7 @@ class Trainer:
                 return "interrupted"
             for command in inbox.poll():
                 if isinstance(command, events.Stop):
+                    inbox.done()
                     return "stopped"
                 if isinstance(command, events.Pause) and not paused:
                     paused = True
@@ -176,11 +177,27 @@ class Trainer:
             yield self._checkpoint()
         yield events.Paused(step=self.state.step)
 
-    def _restore(self) -> tuple[bool, list[str]]:
-        snapshot, skipped = checkpoint.latest(self.folder / events.CHECKPOINTS)
+    def _restore(self) -> list[str]:
+        """Go on from the last sound checkpoint, under the lock; return why later ones were skipped.
+
+        Raises
+        ------
+        CorruptCheckpoint
+            If there are checkpoints and none is sound: starting over would hide the loss.
+        """
+        folder = self.folder / events.CHECKPOINTS
+        snapshot, skipped = checkpoint.latest(folder)
         if snapshot is not None:
             self.state.restore(snapshot)
-        return snapshot is not None, skipped
+            self._saved = self.state.step
+        elif skipped:
+            raise CorruptCheckpoint(
+                f"none of {len(skipped)} checkpoints is sound, the last because: {skipped[0]}",
+                "a run goes on from a checkpoint whose bytes match its manifest",
+                "Restore the folder from a backup, or start a new run",
+                folder,
+            )
+        return skipped
 
     def _end_badly(self, log: EventLog, error: BaseException) -> None:
         """Save what is sound and write down the end: the caller stopped, a second Ctrl-C, or a fault."""
@@ -211,7 +228,7 @@ class Trainer:
             iterations=self.settings.iterations,
             pid=os.getpid(),
             host=socket.gethostname(),
-            resumed=self.resumed,
+            resumed=self._saved >= 0,
             labelled=len(self._data.labelled),
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),

@@ -1,8 +1,8 @@
-"""Segment volumes by a trained run: its teacher from a checkpoint, slab by slab, in bounded memory.
+"""A trained run as something that segments volumes.
 
-What a slab gives is appended to an unnamed file beside the result, and read back from there by slices: the store
-and the writers take arrays that can be sliced along D, and no whole volume of labels or probabilities is
-ever held. Being unnamed, the file leaves nothing behind, whatever happens.
+`Segmenter(folder)(image, normalisation)` gives labels in memory; `segment(volume)` works in bounded memory: what
+a slab gives is appended to an unnamed file beside the volume, and read back from there by slices, which is
+all that the store needs. Being unnamed, the file leaves nothing behind, whatever happens.
 """
 
 from __future__ import annotations
@@ -10,32 +10,33 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import IO, Any, Literal, NamedTuple
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
-from napari_crln.config import RunConfig
+from napari_crln import config, events
 from napari_crln.durable import space_for
 from napari_crln.engine import checkpoint
 from napari_crln.engine.device import choose_device, use_threads
-from napari_crln.engine.predict import Progress, Windowing, most_probable, predict_slabs
+from napari_crln.engine.predict import (
+    SlicedVolume,
+    Windowing,
+    most_probable,
+    predict_labels,
+    predict_slabs,
+)
 from napari_crln.engine.state import build_learner, load_learner
 from napari_crln.engine.validate import InferNetwork
 from napari_crln.errors import RunError
-from napari_crln.method.learner import Learner
 from napari_crln.types import LabelDHW
+from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.stored import Volume
 
-Which = Literal["last", "best"]
 
-
-@dataclass(frozen=True)
-class Segmentation:
-    """A volume's result; arrays are maps of files that vanish when the `segment` block ends."""
+class Segmentation(NamedTuple):
+    """A volume's result: arrays that can be sliced along D, and vanish when the `segment` block ends."""
 
     #: Class indices, (D, H, W), uint8 or uint16.
     labels: LabelDHW
@@ -43,98 +44,84 @@ class Segmentation:
     probability: NDArray[np.float16] | None
 
 
-@dataclass(frozen=True)
 class Segmenter:
-    """A run's learner as of a checkpoint. Make one by `load`.
+    """The teacher of a run's checkpoint, and the windows that it was trained for.
 
     Parameters
     ----------
-    learner : in eval mode, on the device
-    settings : of the run
-    class_names : that it was trained on
-    step : optimiser steps done
+    folder : run folder
+    which : the last checkpoint that verifies, or the best on validation
+    clues : predict from z + (1 - μ) M, or from z alone; none: as the configuration says
+    device : overrides the configuration's
+
+    Raises
+    ------
+    RunError
+        If the run has no such checkpoint.
     """
 
-    learner: Learner
-    settings: RunConfig
-    class_names: tuple[str, ...]
-    step: int
-    device: torch.device
+    def __init__(
+        self,
+        folder: Path,
+        which: Literal["last", "best"] = "last",
+        *,
+        clues: bool | None = None,
+        device: str | None = None,
+    ) -> None:
+        self.settings = config.load(folder / events.CONFIG_FILE)
+        use_threads(self.settings.engine)
+        self.device = choose_device(device or self.settings.engine.device)
+        self.snapshot = _find(folder, which)
+        self.class_names = tuple(self.snapshot.state["class_names"])
+        self.learner = build_learner(self.settings, len(self.class_names), self.device)
+        load_learner(self.learner, self.snapshot)
+        self.network = InferNetwork(self.learner, self.settings, clues)
+        self.windowing = Windowing.of(self.settings)
+        self.clues = self.settings.method.uses_clues and (
+            self.settings.predicting.clues if clues is None else clues
+        )
 
-    @classmethod
-    def load(
-        cls, checkpoints: Path, settings: RunConfig, which: Which = "last", device: str | None = None
-    ) -> Segmenter:
-        """Read a run's last sound checkpoint, or the best on validation.
+    def __call__(self, image: SlicedVolume, normalisation: Normalisation, **options: Any) -> LabelDHW:
+        """Class indices (D, H, W); `options` as of `predict.predict_slabs`."""
+        return predict_labels(
+            self.network,
+            image,
+            self.windowing,
+            normalise=normalisation.apply,
+            device=self.device,
+            **options,
+        )
+
+    @contextmanager
+    def segment(self, volume: Volume, *, probability: bool = False, **options: Any) -> Iterator[Segmentation]:
+        """Segment a project's volume; memory is a slab, whatever its depth.
 
         Parameters
         ----------
-        checkpoints : folder of the run's checkpoints
-        device : none: that of the configuration
+        probability : give the class probabilities too
+        options : as of `predict.predict_slabs`
 
         Raises
         ------
         RunError
-            If there is no such checkpoint.
-        CorruptCheckpoint
-            If the best one is damaged.
-        """
-        use_threads(settings.engine)
-        snapshot = _snapshot(checkpoints, which)
-        names = tuple(snapshot.state["class_names"])
-        where = choose_device(device or settings.engine.device)
-        learner = build_learner(settings, len(names), where)
-        load_learner(learner, snapshot)
-        return cls(learner, settings, names, snapshot.step, where)
-
-    @contextmanager
-    def segment(
-        self,
-        volume: Volume,
-        *,
-        clues: bool | None = None,
-        probability: bool = False,
-        progress: Progress | None = None,
-    ) -> Iterator[Segmentation]:
-        """Predict one volume; its arrays are valid within the `with` block.
-
-        Parameters
-        ----------
-        clues : predict from z + (1 - μ) M, or from z alone; none: as the run's configuration says
-        probability : keep the class probabilities too
-        progress : called with windows done, windows in all
-
-        Raises
-        ------
-        RunError : classes differ from the run's
+            If the volume's classes are not the run's.
         ConfigError, OutOfMemory, OutOfSpace, CorruptData
         """
         self._check_classes(volume)
         slabs = predict_slabs(
-            InferNetwork(self.learner, self.settings, clues),
+            self.network,
             volume.image,
-            Windowing.of(self.settings),
+            self.windowing,
             normalise=volume.normalisation.apply,
             device=self.device,
-            progress=progress,
+            **options,
         )
-        d, h, w = volume.grid.shape
-        count = len(self.class_names)
-        folder = volume.path.parent
-        with tempfile.TemporaryFile(dir=folder) as labels, tempfile.TemporaryFile(dir=folder) as chances:
-            dtype = np.dtype(np.uint8)
+        with _Spool(volume) as labels, _Spool(volume) as chances:
             for slab in slabs:
-                found = most_probable(slab.probability_CDHW)
-                dtype = found.dtype
-                _append(labels, found, folder)
+                labels.append(most_probable(slab.probability_CDHW))
                 if probability:
-                    _append(chances, slab.probability_CDHW.swapaxes(0, 1).astype(np.float16), folder)
-            yield Segmentation(
-                _mapped(labels, dtype, (d, h, w)),
-                _mapped(chances, np.dtype(np.float16), (d, count, h, w)).swapaxes(0, 1)
-                if probability
-                else None,
-            )
+                    chances.append(slab.probability_CDHW.swapaxes(0, 1).astype(np.float16))
+            yield Segmentation(labels.mapped(), chances.mapped().swapaxes(0, 1) if probability else None)
 
     def _check_classes(self, volume: Volume) -> None:
         if volume.classes.names != self.class_names:
@@ -146,21 +133,36 @@ class Segmenter:
             )
 
 
-def _snapshot(checkpoints: Path, which: Which) -> checkpoint.Snapshot:
+class _Spool:
+    """An array that grows along D in an unnamed file on the volume's disk."""
+
+    def __init__(self, volume: Volume) -> None:
+        self._folder = volume.path.parent
+        self._file: IO[bytes] = tempfile.TemporaryFile(dir=self._folder)  # noqa: SIM115 — closed by __exit__
+        self._depth, self._plane = 0, np.empty((0,), np.uint8)
+
+    def __enter__(self) -> _Spool:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def append(self, planes: NDArray[Any]) -> None:
+        """Add planes (d, …)."""
+        with space_for(self._folder, planes.nbytes):
+            self._file.write(planes.tobytes())
+            self._file.flush()
+        self._depth, self._plane = self._depth + len(planes), planes[:0]
+
+    def mapped(self) -> NDArray[Any]:
+        """All planes, read when sliced."""
+        return np.memmap(self._file, self._plane.dtype, "r", shape=(self._depth, *self._plane.shape[1:]))
+
+
+def _find(folder: Path, which: Literal["last", "best"]) -> checkpoint.Snapshot:
+    checkpoints = folder / events.CHECKPOINTS
     found = checkpoint.best(checkpoints) if which == "best" else checkpoint.latest(checkpoints)[0]
     if found is None:
-        lacks = "no validation has marked a best one" if which == "best" else "none verifies"
-        raise RunError(
-            f"no {which} checkpoint: {lacks}", "prediction needs one", "Train or resume the run", checkpoints
-        )
+        rule = "prediction needs one" if which == "last" else "the best is chosen on validation volumes"
+        raise RunError(f"no {which} checkpoint", rule, "Train first, or take the other", folder)
     return found
-
-
-def _append(file: IO[bytes], array: NDArray[Any], folder: Path) -> None:
-    with space_for(folder, array.nbytes):
-        file.write(np.ascontiguousarray(array).tobytes())
-        file.flush()
-
-
-def _mapped(file: IO[bytes], dtype: np.dtype[Any], shape: tuple[int, ...]) -> NDArray[Any]:
-    return np.memmap(file, dtype, "r", shape=shape)  # type: ignore[call-overload, no-any-return]

@@ -46,6 +46,8 @@ class TrainingState:
             weight_decay=options.weight_decay,
             fused=device.type in ("cpu", "cuda"),
         )
+        if options.momentum:
+            _start_momentum(optimiser)
         return cls(learner, optimiser, class_names)
 
     def snapshot(self) -> Snapshot:
@@ -87,6 +89,17 @@ class TrainingState:
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
         self.step = snapshot.step
         self.best_dice = float(snapshot.state["best_dice"])
+
+
+def _start_momentum(optimiser: torch.optim.SGD) -> None:
+    """Momentum from 0: the same first step as torch's own start, momentum = gradient.
+
+    Torch's fused optimiser would make the buffers of its first step uninitialised, and leave them so where
+    that step is skipped because its gradient is not finite.
+    """
+    for group in optimiser.param_groups:
+        for parameter in group["params"]:
+            optimiser.state[parameter]["momentum_buffer"] = torch.zeros_like(parameter, requires_grad=False)
 
 
 def build_learner(settings: config.RunConfig, classes: int, device: torch.device) -> Learner:

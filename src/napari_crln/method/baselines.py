@@ -83,7 +83,7 @@ def _noisy(x: Tensor, sigma: float) -> Tensor:
 def _mean_of_passes(learner: Learner, x_u: Tensor, settings: config.UncertaintyMeanTeacher) -> Tensor:
     """Mean probabilities of noisy passes with dropout on, BatchNorm as the teacher's mode says."""
     for module in learner.teacher.modules():
-        if isinstance(module, nn.Dropout3d):
+        if isinstance(module, nn.Dropout | nn.Dropout3d):
             module.train()
     passes = [
         learner.teacher(_noisy(x_u, settings.noise_sigma)).logits_BCDHW.float().softmax(1)

@@ -8,8 +8,9 @@ What is special against a pixel-contrast loss in the manner of ReCo or U2PL:
 - negatives come from the classes that look alike more often.
 
 Sampling uses random keys and top-k instead of lists of indices, so every shape is fixed and nothing waits
-for the device. Each class offers a pool of voxels; each anchor draws its negatives' classes, then voxels
-from those pools. Similarities of anchors and pools are one matrix product, from which draws are gathered.
+for the device. Each class offers a pool of up to `negatives` voxels, whose mean is r_m; each anchor draws its
+negatives' classes, then voxels from those pools. Similarities of anchors and pools are one matrix product,
+from which draws are gathered.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ class CpsTerm(NamedTuple):
 
 
 def cps_loss(
-    hidden_BKDHW: Tensor,
+    features_BKDHW: Tensor,
     probability_BCDHW: Tensor,
     label_BDHW: Tensor,
     head: RepresentationHead,
@@ -56,33 +57,32 @@ def cps_loss(
 
     Parameters
     ----------
-    hidden_BKDHW : hidden representations of the student, labelled and unlabelled samples together
+    features_BKDHW : the student's full-resolution features, labelled and unlabelled samples together
     probability_BCDHW : the student's probabilities, detached here
     label_BDHW : class of each *valid* voxel, IGNORE elsewhere (see `valid_labels`)
-    head : projects hidden representations to width F
+    head : gives the representations, width F, of chosen voxels
     dim : owner of the prototypes
     settings : `config.Cps`
     generator : on the tensors' device; draws voxels and ξ
     """
     label_M = label_BDHW.flatten()
-    hidden_MK = hidden_BKDHW.movedim(1, -1).flatten(0, -2)
     members_CM = label_M == torch.arange(dim.classes, device=label_M.device).unsqueeze(1)
     unsure_CM = members_CM & (probability_BCDHW.detach().transpose(0, 1).flatten(1) < settings.certain)
     present_C = members_CM.any(1)
 
     anchors = draw_members(unsure_CM, settings.anchors, generator)
-    anchor_CAF = _unit(head.project(hidden_MK[anchors.index_Ck]).float())
+    anchor_CAF = _unit(_represent(head, features_BKDHW, anchors))
     with torch.no_grad():
         pool = draw_members(members_CM, settings.negatives, generator)
-        pool_CPF = _unit(head.project(hidden_MK[pool.index_Ck]).float())
-        mean_CF = head.project(class_means(hidden_MK, members_CM)).float()
+        pool_CPF = _represent(head, features_BKDHW, pool)
+        mean_CF = class_means(pool_CPF, pool.real_Ck)
         xi = _draw_xi(settings, generator)
         positive_CF = _unit(unassertive_positive(mean_CF, dim.class_means_CF(), xi))
         shape = (anchors.index_Ck.shape[1], settings.negatives)
         negatives = draw_negatives(mean_CF, present_C, pool, shape, settings.temperature, generator)
 
     to_positive_CA = torch.einsum("caf,cf->ca", anchor_CAF, positive_CF)
-    to_pool_CAP = torch.einsum("caf,pf->cap", anchor_CAF, pool_CPF.flatten(0, 1))
+    to_pool_CAP = torch.einsum("caf,pf->cap", anchor_CAF, _unit(pool_CPF).flatten(0, 1))
     to_negative_CAN = to_pool_CAP.gather(2, negatives)
     loss_CA = info_nce(to_positive_CA, to_negative_CAN, settings.temperature)
     # A class contrasts only where another class is present to give negatives.
@@ -111,10 +111,10 @@ def info_nce(to_positive: Tensor, to_negatives: Tensor, temperature: float) -> T
     return torch.logsumexp(logits, -1) - logits[..., 0]
 
 
-def class_means(hidden_MK: Tensor, members_CM: Tensor) -> Tensor:
-    """Mean of each class's voxels, (C, K); 0 for a class without any."""
-    weights = members_CM.to(hidden_MK.dtype)
-    return (weights @ hidden_MK) / weights.sum(1, keepdim=True).clamp(min=1)
+def class_means(representation_CPF: Tensor, real_CP: Tensor) -> Tensor:
+    """r_m, the mean of each class's drawn representations, (C, F); 0 for a class without any."""
+    weights_CP1 = real_CP.unsqueeze(-1).to(representation_CPF.dtype)
+    return (representation_CPF * weights_CP1).sum(1) / weights_CP1.sum(1).clamp(min=1)
 
 
 def draw_members(members_CM: Tensor, count: int, generator: torch.Generator) -> Sample:
@@ -149,6 +149,12 @@ def draw_negatives(
     u_CX = torch.rand(drawn_CX.shape, generator=generator, device=mean_CF.device)
     voxel_CX = (u_CX * available_C[drawn_CX]).long().clamp(max=size - 1)
     return (drawn_CX * size + voxel_CX).view(classes, *shape)
+
+
+def _represent(head: RepresentationHead, features_BKDHW: Tensor, sample: Sample) -> Tensor:
+    """Representations of a sample, (C, k, F), float32."""
+    representations: Tensor = head(features_BKDHW, sample.index_Ck.flatten())
+    return representations.float().view(*sample.index_Ck.shape, -1)
 
 
 def _draw_xi(settings: config.Cps, generator: torch.Generator) -> Tensor:

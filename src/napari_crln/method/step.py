@@ -91,9 +91,9 @@ def _cps(learner: Learner, out: Output, y_l: Tensor, pseudo_s: PseudoLabels, ran
     assert dim is not None
     settings = learner.settings.cps
     label = valid_labels(y_l, *pseudo_s, settings)
-    hidden = head(out.stages[max(out.stages)])
+    features = out.stages[max(out.stages)]
     probability = out.logits_BCDHW.detach().softmax(1)
-    return cps_loss(hidden, probability, label, head, dim, settings, random.torch(label.device)).loss
+    return cps_loss(features, probability, label, head, dim, settings, random.torch(label.device)).loss
 
 
 @torch.no_grad()

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from napari_crln import config
 from napari_crln.nn.build import build_network
@@ -21,24 +23,46 @@ class Output(NamedTuple):
 
 
 class RepresentationHead(nn.Module):
-    """3×3×3 convolution → BatchNorm → ReLU → 1×1×1 to width F (paper, section 3.3).
+    """3×3×3 convolution → LayerNorm over channels → ReLU → 1×1×1 to width F (paper, section 3.3).
 
-    The 1×1×1 convolution is a linear map of each voxel, so it is applied only to the voxels that the loss
-    samples and to class means: `forward` stops before it, `project` is it. Exact, and the (B, F, D, H, W)
-    tensor never exists.
+    CPS looks at a few thousand voxels of a batch, so the head is computed at those voxels alone: their
+    neighbourhoods are gathered and multiplied by the convolution's weights. A norm that looks at one voxel at
+    a time makes this exactly the dense head, and no full-resolution tensor is made.
     """
 
     def __init__(self, channels: int, width: int, hidden: int | None) -> None:
         super().__init__()
         hidden = hidden or channels
-        self.hidden = nn.Sequential(
-            nn.Conv3d(channels, hidden, 3, padding=1, bias=False), nn.BatchNorm3d(hidden), nn.ReLU()
-        )
+        self.conv = nn.Conv3d(channels, hidden, 3, padding=1)
+        self.norm = nn.LayerNorm(hidden)
         self.project = nn.Linear(hidden, width)
 
-    def forward(self, features_BKDHW: Tensor) -> Tensor:
-        """Hidden representations, (B, hidden, D, H, W)."""
-        return self.hidden(features_BKDHW)  # type: ignore[no-any-return]
+    def forward(self, features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
+        """Representations (n, F) of the voxels at flat indices (n,) into (B, D, H, W)."""
+        patches = gather_neighbourhoods(features_BKDHW, index_n).flatten(1)
+        weight = self.conv.weight.permute(2, 3, 4, 1, 0).flatten(0, 3)
+        assert self.conv.bias is not None
+        hidden: Tensor = self.norm(patches @ weight + self.conv.bias)
+        representations: Tensor = self.project(hidden.relu())
+        return representations
+
+
+def gather_neighbourhoods(features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
+    """3×3×3 neighbourhoods (n, 27, K) of voxels at flat indices into (B, D, H, W); zero beyond the border.
+
+    Neighbourhoods overlap, so their gradients meet: `embedding` adds them up in a fixed order on a CPU, where
+    indexing adds by atomics, whose order differs from run to run.
+    """
+    batch, _, *space = features_BKDHW.shape
+    sample, *voxel = torch.unravel_index(index_n, (batch, *space))
+    size = torch.tensor(space, device=index_n.device)
+    near = torch.arange(-1, 2, device=index_n.device)
+    offsets = torch.cartesian_prod(near, near, near)
+    coordinates = torch.stack(voxel, -1).unsqueeze(1) + offsets
+    inside = ((coordinates >= 0) & (coordinates < size)).all(-1, keepdim=True)
+    d, h, w = torch.minimum(coordinates.clamp(min=0), size - 1).unbind(-1)
+    flat = ((sample.unsqueeze(1) * space[0] + d) * space[1] + h) * space[2] + w
+    return F.embedding(flat, features_BKDHW.movedim(1, -1).flatten(0, 3)) * inside
 
 
 class CrlnModel(nn.Module):

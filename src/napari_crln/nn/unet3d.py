@@ -20,6 +20,8 @@ _DROPOUT = 0.3
 class UNet3D(nn.Module):
     """3D U-Net with `filters` channels at full resolution.
 
+    Patches should exceed 16 voxels along some axis: a bottleneck of one voxel has no variance to normalise by.
+
     Parameters
     ----------
     classes : C, background included

@@ -42,7 +42,7 @@ def import_decathlon(
     progress: Progress | None = None,
     *,
     scheduler: str | None = None,
-    normalisation: Kind = "zscore",
+    normalisation: Kind = "percentile",
 ) -> Project:
     """Make a project from a Decathlon or nnU-Net folder.
 

@@ -35,7 +35,7 @@ class Project:
         self._take(manifest)
 
     @classmethod
-    def create(cls, path: AnyPath, classes: ClassTable, normalisation: Kind = "zscore") -> Project:
+    def create(cls, path: AnyPath, classes: ClassTable, normalisation: Kind = "percentile") -> Project:
         """Make a new, empty project folder.
 
         Raises

@@ -155,6 +155,11 @@ def test_kill_after_the_rename_leaves_the_new_state_and_knows_the_best(killed: P
     assert (found.step, found.state, skipped, best_step(killed / stage)) == (300, {"step": 300}, [], 300)
 
 
+def test_kill_while_a_checkpoint_is_deleted_leaves_no_half_of_it_by_its_name(killed: Path) -> None:
+    steps = {name for name in names(killed / "delete") if name.startswith("step-")}
+    assert steps == {"step-00000200", "step-00000300"}
+
+
 def test_kill_while_a_step_is_replaced_loses_neither_it_nor_the_rest(killed: Path, tmp_path: Path) -> None:
     folder = shutil.copytree(killed / "replace", tmp_path / "copy")
     assert "step-00000200" not in names(folder), "the kill came too early"
@@ -269,6 +274,15 @@ def test_links_are_refused_even_to_the_right_bytes(tmp_path: Path, file: str) ->
         load(path)
 
 
+@pytest.mark.timeout(20)
+def test_a_pipe_in_place_of_a_file_is_refused_and_not_waited_for(tmp_path: Path) -> None:
+    path = save(tmp_path, snapshot(1), keep=1)
+    (path / "student.safetensors").unlink()
+    os.mkfifo(path / "student.safetensors")
+    with pytest.raises(CorruptCheckpoint, match=r"student\.safetensors.*not a regular file"):
+        load(path)
+
+
 def test_a_linked_folder_is_refused(tmp_path: Path) -> None:
     real = save(tmp_path / "a", snapshot(1), keep=1)
     (tmp_path / "step-00000001").symlink_to(real)
@@ -293,6 +307,8 @@ def test_a_newer_schema_is_refused_and_an_older_one_upgraded(
     monkeypatch.setattr(checkpoint, "SCHEMA", 0)
     with pytest.raises(RunError, match=r"schema 1.*up to schema 0"):
         load(path)
+    with pytest.raises(RunError, match="Update"):
+        latest(tmp_path)
 
     def named(old: Snapshot) -> Snapshot:
         return Snapshot(old.step, old.tensors, {**old.state, "added": True})
