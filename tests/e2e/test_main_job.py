@@ -16,13 +16,13 @@ import pytest
 
 import napari_crln
 
-ITERATIONS = 40
+ITERATIONS = 9
 TINY = (
     f"--iterations={ITERATIONS}",
     "--set=network.base_filters=2",
     "--set=batches.patch=[16,16,16]",
     "--set=engine.log_every=1",
-    "--set=engine.checkpoint_every=2",
+    "--set=engine.checkpoint_every=3",
     "--set=engine.threads=1",
     "--set=method.rectification.after=3",
 )
