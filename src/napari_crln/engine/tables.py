@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from napari_crln.engine.evaluate import METRICS, CaseScores, Evaluation, Metric, Scores, Summary
+from napari_crln.engine.evaluate import METRICS, CaseScores, Evaluation, Metric, Scores, Statistics, Summary
 
 NOTHING = "–"
 _PERCENT: frozenset[Metric] = frozenset({"dice", "jaccard"})
@@ -36,6 +36,26 @@ def summary_rows(evaluation: Evaluation) -> Rows:
     return [header, *(_summary_row(name, summary) for name, summary in summaries.items())]
 
 
+def long_rows(evaluation: Evaluation) -> Rows:
+    """A row for each class and metric, and overall: for a terminal's width."""
+    summaries = {**evaluation.per_class, "all": evaluation.overall}
+    rows = [
+        [name if metric == METRICS[0] else "", _HEADINGS[metric], *_long_cells(summary, metric)]
+        for name, summary in summaries.items()
+        for metric in METRICS
+    ]
+    return [["class", "metric", "median", "min–max", "mean ± SD", "cases", "empty predictions"], *rows]
+
+
+def _long_cells(summary: Summary, metric: Metric) -> list[str]:
+    found = summary.statistics.get(metric)
+    empties = str(summary.empty_predictions)
+    if found is None:
+        return [NOTHING, NOTHING, NOTHING, "0", empties]
+    median, low, high, mean, deviation = _numbers(found, metric)
+    return [median, f"{low}–{high}", f"{mean} ± {deviation}", str(found.count), empties]
+
+
 def _case_row(case: CaseScores, name: str, scores: Scores) -> list[str]:
     cells = [_number(getattr(scores, metric), metric) for metric in METRICS]
     truth = NOTHING if scores.truth_ml is None else f"{scores.truth_ml:.2f}"
@@ -51,11 +71,13 @@ def _statistics(summary: Summary, metric: Metric) -> str:
     found = summary.statistics.get(metric)
     if found is None:
         return NOTHING
-    median, low, high, mean, deviation = (
-        _number(value, metric)
-        for value in (found.median, found.minimum, found.maximum, found.mean, found.deviation)
-    )
+    median, low, high, mean, deviation = _numbers(found, metric)
     return f"{median} [{low}–{high}], {mean} ± {deviation}"
+
+
+def _numbers(found: Statistics, metric: Metric) -> list[str]:
+    values = (found.median, found.minimum, found.maximum, found.mean, found.deviation)
+    return [_number(value, metric) for value in values]
 
 
 def _number(value: float | None, metric: Metric) -> str:

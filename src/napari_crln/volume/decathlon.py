@@ -72,6 +72,11 @@ def import_decathlon(
     return Project.open(project_path)
 
 
+def read_classes(folder: AnyPath) -> ClassTable:
+    """The class table of a folder's dataset.json; errors as `import_decathlon`."""
+    return _classes(_read_description(Path(folder)), Path(folder))[0]
+
+
 def plan_cases(
     folder: Path, description: dict[str, Any], labelled: int, validation: int, ignore: int | None = None
 ) -> list[Case]:

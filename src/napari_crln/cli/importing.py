@@ -1,0 +1,143 @@
+"""`init` makes an empty project; `import` makes one of a Decathlon folder, or adds NIfTI files to one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Literal
+
+import typer
+
+from napari_crln.cli.console import print_json, print_table, progress_bar, say
+from napari_crln.cli.options import AsJson, ProjectPath, RoleName
+from napari_crln.errors import UsageError
+
+if TYPE_CHECKING:
+    from napari_crln.volume.project import Project
+
+_ROLES: tuple[RoleName, ...] = ("labelled", "unlabelled", "validation", "test")
+Normalise = Annotated[
+    Literal["zscore", "percentile", "none"],
+    typer.Option(help="How intensities become the network's input, measured for each volume."),
+]
+
+
+def init(
+    project: Annotated[Path, typer.Argument(metavar="PROJECT", help="New folder; must not exist.")],
+    classes: Annotated[
+        list[str],
+        typer.Option("--class", metavar="NAME[=ID]", help="Foreground class; repeatable, in order."),
+    ],
+    background: Annotated[int, typer.Option(help="Id of the background in label files.")] = 0,
+    normalisation: Normalise = "zscore",
+    as_json: AsJson = False,
+) -> None:
+    """Make an empty project with a class table."""
+    from napari_crln.volume.labels import ClassTable
+    from napari_crln.volume.project import Project
+
+    table = ClassTable.from_ids({"background": background, **_ids(classes)})
+    _report(Project.create(project, table, normalisation), as_json)
+
+
+def import_(
+    source: Annotated[Path, typer.Argument(help="Decathlon or nnU-Net folder, or a NIfTI image.")],
+    project: ProjectPath,
+    labelled: Annotated[
+        int | None, typer.Option(metavar="N", help="Folder: the first N training cases are labelled.")
+    ] = None,
+    validation: Annotated[
+        int, typer.Option(metavar="K", help="Folder: the last K training cases are held out with labels.")
+    ] = 0,
+    normalisation: Normalise = "zscore",
+    scheduler: Annotated[
+        str | None, typer.Option(help="Folder: Dask scheduler: threads, processes, or an address.")
+    ] = None,
+    role: Annotated[RoleName | None, typer.Option(help="File: its role; default by --label.")] = None,
+    label: Annotated[Path | None, typer.Option(help="File: its label, NIfTI on the same grid.")] = None,
+    coverage: Annotated[
+        Literal["dense", "sparse"], typer.Option(help="File: whether its label covers every voxel.")
+    ] = "dense",
+    ignore: Annotated[
+        int | None, typer.Option(help="File: id in the label where nobody annotated; implies sparse.")
+    ] = None,
+    name: Annotated[str | None, typer.Option(help="File: name of the volume; default: the file's.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Import a folder of cases as a new project, or one NIfTI image into an existing project."""
+    if source.is_dir():
+        _refuse({"--role": role, "--label": label, "--ignore": ignore, "--name": name}, source, "a folder")
+        made = _import_folder(
+            source, project, _counted(labelled), validation, normalisation, scheduler, as_json
+        )
+        return _report(made, as_json)
+    _refuse({"--labelled": labelled, "--validation": validation or None}, source, "a file")
+    from napari_crln.volume.imports import import_nifti
+    from napari_crln.volume.project import Project
+
+    opened = Project.open(project)
+    chosen = role or ("unlabelled" if label is None else "labelled")
+    covered = "dense" if ignore is None else "sparse"
+    import_nifti(
+        opened, source, label, chosen, "sparse" if covered == "sparse" else coverage, name=name, ignore=ignore
+    )
+    return _report(opened, as_json)
+
+
+def _import_folder(
+    source: Path,
+    project: Path,
+    labelled: int,
+    validation: int,
+    normalisation: Literal["zscore", "percentile", "none"],
+    scheduler: str | None,
+    as_json: bool,
+) -> Project:
+    from napari_crln.volume.decathlon import import_decathlon
+
+    with progress_bar("importing", shown=not as_json) as tell:
+        return import_decathlon(
+            source, project, labelled, validation, tell, scheduler=scheduler, normalisation=normalisation
+        )
+
+
+def _counted(labelled: int | None) -> int:
+    if labelled is None:
+        raise UsageError(
+            "no number of labelled cases",
+            "a folder is imported with its first N training cases labelled",
+            "Add --labelled N",
+            "import",
+        )
+    return labelled
+
+
+def _refuse(options: dict[str, object], source: Path, kind: str) -> None:
+    given = [name for name, value in options.items() if value is not None]
+    if given:
+        raise UsageError(
+            f"{', '.join(given)} given", f"such options do not apply to {kind}", "Leave them out", source
+        )
+
+
+def _ids(classes: Sequence[str]) -> dict[str, int]:
+    ids: dict[str, int] = {}
+    for number, text in enumerate(classes, start=1):
+        name, _, value = text.partition("=")
+        if not name or (value and not value.lstrip("-").isdecimal()) or name in ids:
+            raise UsageError(
+                f"class {text!r}", "a class is NAME or NAME=ID, each name once", "Write it so", "--class"
+            )
+        ids[name] = int(value) if value else number
+    return ids
+
+
+def _report(project: Project, as_json: bool) -> None:
+    counts = {role: len(project.with_role(role)) for role in _ROLES}
+    if as_json:
+        print_json({"project": str(project.path), "classes": list(project.classes.names), "volumes": counts})
+        return
+    print_table(("role", "volumes"), [(role, str(count)) for role, count in counts.items()])
+    say(f"{project.path}: classes {', '.join(project.classes.names)}")
+    if counts["labelled"]:
+        say(f"Next: napari-crln train {project.path}")

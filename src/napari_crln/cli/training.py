@@ -1,0 +1,211 @@
+"""`train` starts a run of a project, `resume` goes on with one."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from napari_crln.cli.console import remark
+from napari_crln.cli.options import AsJson, ProjectPath, Settings
+from napari_crln.errors import ConfigError, UsageError
+
+if TYPE_CHECKING:
+    from napari_crln.config import RunConfig
+    from napari_crln.run.folder import RunFolder
+    from napari_crln.volume.project import Project
+
+_INTERRUPTED = 130  # as shells have it for Ctrl-C
+
+Iterations = Annotated[int | None, typer.Option(help="Optimiser steps in all.")]
+Device = Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")]
+Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
+
+
+def train(
+    project: Annotated[Path | None, typer.Argument(metavar="PROJECT", help="Project folder.")] = None,
+    method: Annotated[
+        str | None, typer.Option(help="supervised, mean-teacher, ua-mt, cutmix or crln (default).")
+    ] = None,
+    preset: Annotated[
+        str | None, typer.Option(help="Values that ship for a kind of data; see the docs.")
+    ] = None,
+    iterations: Iterations = None,
+    seed: Annotated[int | None, typer.Option(help="Of weights, sampling and views.")] = None,
+    device: Device = None,
+    threads: Threads = None,
+    name: Annotated[str | None, typer.Option(help="Of the run; the date is put before it.")] = None,
+    settings: Settings = None,
+    run_folder: Annotated[
+        Path | None, typer.Option(help="Train the run that was prepared in this folder instead.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Train on a project's labelled and unlabelled volumes, in a new run folder."""
+    from napari_crln.run.folder import RunFolder
+
+    chosen = _layer(method, iterations, seed, device, threads)
+    if run_folder is not None:
+        if project is not None or preset or name or settings or chosen:
+            raise UsageError(
+                "other options beside --run-folder",
+                "a prepared run is trained as its config.toml says",
+                "Change the file, or leave them out",
+                run_folder,
+            )
+        return _follow(RunFolder.open(run_folder), as_json)
+    from napari_crln.volume.project import Project
+
+    if project is None:
+        raise UsageError("no project", "train needs a project folder", "Name one", "train")
+    opened = Project.open(project)
+    made, notes = configure(opened, preset, chosen, settings or [])
+    for note in notes:
+        remark(note)
+    return _follow(RunFolder.create(project, made, name), as_json)
+
+
+def resume(
+    project: ProjectPath,
+    run: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Run to go on with; default: the newest unfinished.")
+    ] = None,
+    iterations: Annotated[int | None, typer.Option(help="New number of optimiser steps in all.")] = None,
+    device: Device = None,
+    threads: Threads = None,
+    settings: Settings = None,
+    as_json: AsJson = False,
+) -> None:
+    """Go on with a run from its last sound checkpoint."""
+    from napari_crln.cli.runs import run_to_resume
+
+    folder = run_to_resume(project, run, extend=iterations is not None)
+    change(folder, _layer(None, iterations, None, device, threads), settings or [])
+    _follow(folder, as_json)
+
+
+def configure(
+    project: Project, preset: str | None, chosen: dict[str, Any], settings: list[str]
+) -> tuple[RunConfig, list[str]]:
+    """Configuration of a new run, and what was derived from the data in it.
+
+    Later layers win: defaults, what the data ask for (only without a preset), preset, options, --set.
+    """
+    from napari_crln import config
+    from napari_crln.engine.device import choose_device
+    from napari_crln.engine.plan import plan
+
+    own = [chosen, *(config.assignment(text) for text in settings)]
+    if preset is not None:
+        return config.build(config.load_preset(preset), *own), []
+    plain = config.build(*own)
+    volumes = [*project.with_role("labelled"), *project.with_role("unlabelled")]
+    if not volumes:
+        return plain, []
+    cpu = choose_device(plain.engine.device).type == "cpu"
+    made = config.build(plan([v.grid.shape for v in volumes], plain.iterations, cpu=cpu), *own)
+    derived = [
+        f"{name} = {new} by the data, instead of {old}; --set or --preset overrides it"
+        for name, old, new, _ in config.differences(plain, made)
+    ]
+    return made, derived
+
+
+def change(run: RunFolder, chosen: dict[str, Any], settings: list[str]) -> None:
+    """Change a run's configuration before it is resumed; the former one is kept beside it.
+
+    Raises
+    ------
+    ConfigError
+        If a field may not change; nothing is written.
+    RunError
+        If another process trains the run.
+    """
+    from napari_crln import config, durable
+    from napari_crln.events import CONFIG_FILE
+    from napari_crln.lock import Lock
+
+    old = run.config()
+    values = old.model_dump(mode="json", exclude_none=True)
+    new = config.build(values, chosen, *(config.assignment(text) for text in settings))
+    changed = config.differences(old, new)
+    for name, before, after, rule in changed:
+        if rule == "never":
+            raise ConfigError(
+                f"{name} = {after} (was {before})",
+                "it may not change when a run is resumed",
+                "Train a new run with it",
+                run.name,
+            )
+    for name, before, after, rule in changed:
+        if rule == "warn":
+            remark(f"{name} changes from {before} to {after}: the run is no longer one of a single setting")
+    if changed:
+        with Lock(run.path):
+            former = run.path / f"config-until-{run.status().step:08d}.toml"
+            if not former.exists():
+                durable.replace(former, (run.path / CONFIG_FILE).read_bytes())
+            durable.replace(run.path / CONFIG_FILE, config.dumps(new).encode())
+
+
+def _follow(run: RunFolder, as_json: bool) -> None:
+    """Train a run folder to its end, showing events; leaves with 130 if it was interrupted."""
+    from napari_crln.engine.loop import Trainer
+    from napari_crln.events import Ended, dump_line
+    from napari_crln.volume.project import Project
+
+    settings, project = run.config(), run.path.parent.parent
+    ended: Ended | None = None
+    if as_json:
+        _line(b'{"kind":"run"' + f',"name":"{run.name}","path":"{run.path}"}}\n'.encode())
+        for event in Trainer.of(Project.open(project), settings, run.path):
+            _line(dump_line(event))
+            ended = event if isinstance(event, Ended) else ended
+    else:
+        ended = _shown(run, project, settings)
+    if ended is not None and ended.reason == "interrupted":
+        raise typer.Exit(_INTERRUPTED)
+
+
+def _shown(run: RunFolder, project: Path, settings: RunConfig) -> Any:
+    from napari_crln.cli.live import TrainingDisplay
+    from napari_crln.engine.loop import Trainer
+    from napari_crln.events import Ended
+    from napari_crln.volume.project import Project
+
+    remark(f"run {run.path}")
+    ended: Ended | None = None
+    with TrainingDisplay(settings.iterations) as display:
+        for event in Trainer.of(Project.open(project), settings, run.path):
+            display.show(event)
+            ended = event if isinstance(event, Ended) else ended
+    if ended is not None:
+        print(f"{run.name}: {ended.reason} at iteration {ended.step} after {ended.seconds:.0f} s")
+        finished = ended.reason == "finished"
+        follow_up = "predict" if finished else "resume"
+        print(f"Next: napari-crln {follow_up} {project} --run {run.name}")
+    return ended
+
+
+def _line(data: bytes) -> None:
+    print(data.decode().rstrip("\n"), flush=True)
+
+
+def _layer(
+    method: str | None, iterations: int | None, seed: int | None, device: str | None, threads: int | None
+) -> dict[str, Any]:
+    """The options that were given, as values of the configuration."""
+    given = {
+        ("method", "name"): method,
+        ("iterations",): iterations,
+        ("seed",): seed,
+        ("engine", "device"): device,
+        ("engine", "threads"): threads,
+    }
+    layer: dict[str, Any] = {}
+    for keys, value in given.items():
+        if value is not None:
+            inner = layer.setdefault(keys[0], {}) if len(keys) > 1 else layer
+            inner[keys[-1]] = value
+    return layer
