@@ -63,6 +63,8 @@ class Trainer:
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
         self._saved = -1
+        #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
+        self._sound = False
 
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
@@ -88,6 +90,7 @@ class Trainer:
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
+        self._sound = True
         yield self._started()
         for message in skipped:
             yield self._warned(f"checkpoint skipped: {message}")
@@ -117,10 +120,12 @@ class Trainer:
             with autocast(self.device, self.settings.engine.precision):
                 result = STEPS[self.settings.method.name](state.learner, batch, step, random)
             norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
-        if self.device.type == "cpu":
-            self._require_finite(float(norm))
-        state.learner.after_step(result, step)
-        state.step += 1
+            if self.device.type == "cpu":
+                self._require_finite(float(norm))
+            self._sound = False
+            state.learner.after_step(result, step)
+            state.step += 1
+            self._sound = True
         self._meter.add(result, norm, now() - start, waited)
 
     def _report(self) -> Iterator[events.Event]:
@@ -201,12 +206,13 @@ class Trainer:
 
     def _end_badly(self, log: EventLog, error: BaseException) -> None:
         """Save what is sound and write down the end: the caller stopped, a second Ctrl-C, or a fault."""
-        if not isinstance(error, KeyboardInterrupt) and self._saved != self.state.step:
-            with contextlib.suppress(CrlnError, OSError):  # the fault that is being reported matters more
-                log.append(self._checkpoint())
         reason: Reason = _REASONS.get(type(error), "failed")
-        log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
-        log.sync()
+        with contextlib.suppress(CrlnError, OSError):  # the fault that is being reported matters more
+            if self._sound and reason != "interrupted" and self._saved != self.state.step:
+                log.append(self._checkpoint())
+        with contextlib.suppress(CrlnError, OSError):
+            log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
+            log.sync()
 
     def _require_finite(self, norm: float) -> None:
         if not math.isfinite(norm):

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_crln import config
 from napari_crln.engine.cohort import Case
@@ -44,17 +45,24 @@ def validate(
     """Predict and score; updates `state.best_dice`."""
     network, windowing = InferNetwork(state.learner, settings), Windowing.of(settings)
     scores = np.array([_score(network, windowing, case, len(state.class_names), device) for case in cases])
-    means = np.nanmean(scores, axis=0)
-    dice = float(np.nanmean(means))
-    best = dice > state.best_dice
-    state.best_dice = max(dice, state.best_dice)
+    of_class = {name: _mean(column) for name, column in zip(state.class_names[1:], scores.T, strict=True)}
+    mean = _mean(np.array(list(of_class.values())))
+    best = mean > state.best_dice
+    if best:
+        state.best_dice = mean
     return Validated(
         step=state.step,
-        dice=dice,
-        per_class=dict(zip(state.class_names[1:], means.tolist(), strict=True)),
-        per_volume={case.name: float(np.nanmean(row)) for case, row in zip(cases, scores, strict=True)},
+        dice=mean,
+        per_class=of_class,
+        per_volume={case.name: _mean(row) for case, row in zip(cases, scores, strict=True)},
         best=best,
     )
+
+
+def _mean(scores: NDArray[np.float64]) -> float:
+    """Mean of those that are a number; NaN where none is."""
+    numbers = scores[~np.isnan(scores)]
+    return float(numbers.mean()) if len(numbers) else float("nan")
 
 
 def _score(
