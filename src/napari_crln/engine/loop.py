@@ -24,6 +24,7 @@ from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
+from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
@@ -100,7 +101,7 @@ class Trainer:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
                 self._step()
-                yield from self._report()
+                yield from self._report(interrupts)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
@@ -128,16 +129,18 @@ class Trainer:
             self._sound = True
         self._meter.add(result, norm, now() - start, waited)
 
-    def _report(self) -> Iterator[events.Event]:
-        """Events that are due after a step."""
+    def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
+        """Events that are due after a step; a signal breaks a validation off."""
         step, engine = self.state.step, self.settings.engine
         if step % engine.log_every == 0:
             yield from self._flush()
         best = False
         if engine.validate_every and step % engine.validate_every == 0 and self._data.validation:
-            event = validate(self.state, self._data.validation, self.settings, self.device)
-            best = event.best
-            yield event
+            cases, stop = self._data.validation, lambda: interrupts.stop_requested
+            with contextlib.suppress(Cancelled):
+                event = validate(self.state, cases, self.settings, self.device, stop)
+                best = event.best
+                yield event
         if best or step % engine.checkpoint_every == 0:
             yield self._checkpoint(best)
 
