@@ -5,6 +5,7 @@ Usage: python .ci/check_package.py SCRATCH_FOLDER
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -19,6 +20,8 @@ IN_SDIST = ("napari.yaml", "tox.ini", "constraints.txt", "LICENSE", "CITATION.cf
 def main(scratch: Path) -> None:
     """Raise SystemExit with a line that says what is missing or differs."""
     both, direct = scratch / "both", scratch / "direct"
+    for folder in (both, direct):
+        shutil.rmtree(folder, ignore_errors=True)
     _build("--outdir", str(both))  # the wheel of this one comes from the sdist
     _build("--wheel", "--outdir", str(direct))
     from_sdist, from_tree = (_wheel_members(folder) for folder in (both, direct))

@@ -25,32 +25,84 @@ from napari_crln.config import (
 from napari_crln.errors import ConfigError
 
 # Every option there is. A new one must earn its place: add it here, and to an experiment that shows its worth.
-OPTIONS = """
-batches.foreground batches.labelled batches.patch batches.unlabelled
-engine.checkpoint_every engine.device engine.keep engine.log_every engine.precision engine.preview_share
-engine.threads engine.validate_every
-iterations
-method.clues
-method.consistency.ramp_up method.consistency.sample_threshold method.consistency.voxel_threshold
-method.consistency.weight method.consistency.weighting
-method.cps.anchors method.cps.certain method.cps.enabled method.cps.hidden method.cps.negatives
-method.cps.temperature method.cps.valid_confidence method.cps.weight method.cps.xi
-method.dim.cross_class method.dim.levels_to_map method.dim.prototypes method.dim.residual_prototypes
-method.dim.signed method.dim.stages method.dim.upsampling method.dim.width
-method.name
-method.rectification.after method.rectification.enabled method.rectification.mu_initial
-method.rectification.mu_learning_rate method.rectification.on
-method.teacher.decay method.teacher.mode
-method.ua_mt.noise_sigma method.ua_mt.passes method.ua_mt.weight
-method.views.cutmix method.views.cutmix_beta method.views.flip method.views.minmax method.views.noise_p
-method.views.noise_sigma method.views.rot90 method.views.strong method.views.strong_brightness
-method.views.strong_brightness_p method.views.strong_flip_p method.views.strong_scale method.views.weak_brightness
-network.base_filters network.dropout network.name
-optimiser.clip_norm optimiser.learning_rate optimiser.momentum optimiser.power optimiser.warmup
-optimiser.weight_decay
-predicting.batch predicting.clues predicting.overlap predicting.stride
-schema_version seed
-""".split()
+OPTIONS = [
+    "batches.foreground",
+    "batches.labelled",
+    "batches.patch",
+    "batches.unlabelled",
+    "engine.checkpoint_every",
+    "engine.device",
+    "engine.keep",
+    "engine.log_every",
+    "engine.precision",
+    "engine.preview_share",
+    "engine.threads",
+    "engine.validate_every",
+    "iterations",
+    "method.clues",
+    "method.consistency.ramp_up",
+    "method.consistency.sample_threshold",
+    "method.consistency.voxel_threshold",
+    "method.consistency.weight",
+    "method.consistency.weighting",
+    "method.cps.anchors",
+    "method.cps.certain",
+    "method.cps.enabled",
+    "method.cps.hidden",
+    "method.cps.negatives",
+    "method.cps.temperature",
+    "method.cps.valid_confidence",
+    "method.cps.weight",
+    "method.cps.xi",
+    "method.dim.cross_class",
+    "method.dim.levels_to_map",
+    "method.dim.prototypes",
+    "method.dim.residual_prototypes",
+    "method.dim.signed",
+    "method.dim.stages",
+    "method.dim.upsampling",
+    "method.dim.width",
+    "method.name",
+    "method.rectification.after",
+    "method.rectification.enabled",
+    "method.rectification.mu_initial",
+    "method.rectification.mu_learning_rate",
+    "method.rectification.on",
+    "method.teacher.decay",
+    "method.teacher.mode",
+    "method.ua_mt.noise_sigma",
+    "method.ua_mt.passes",
+    "method.ua_mt.ramp_up",
+    "method.ua_mt.weight",
+    "method.views.cutmix",
+    "method.views.cutmix_beta",
+    "method.views.flip",
+    "method.views.minmax",
+    "method.views.noise_p",
+    "method.views.noise_sigma",
+    "method.views.rot90",
+    "method.views.strong",
+    "method.views.strong_brightness",
+    "method.views.strong_brightness_p",
+    "method.views.strong_flip_p",
+    "method.views.strong_scale",
+    "method.views.weak_brightness",
+    "network.base_filters",
+    "network.dropout",
+    "network.name",
+    "optimiser.clip_norm",
+    "optimiser.learning_rate",
+    "optimiser.momentum",
+    "optimiser.power",
+    "optimiser.warmup",
+    "optimiser.weight_decay",
+    "predicting.batch",
+    "predicting.clues",
+    "predicting.overlap",
+    "predicting.stride",
+    "schema_version",
+    "seed",
+]
 
 OVERRIDES = st.fixed_dictionaries(
     {},

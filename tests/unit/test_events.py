@@ -137,7 +137,7 @@ def test_unknown_kind_is_skipped_and_unknown_field_ignored() -> None:
     ],
 )
 def test_malformed_line_raises_value_error(line: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse_event(line)
 
 
@@ -152,7 +152,7 @@ def test_malformed_line_raises_value_error(line: bytes) -> None:
     ],
 )
 def test_unknown_or_malformed_command_raises_value_error(data: bytes) -> None:
-    with pytest.raises(ValueError, match="."):
+    with pytest.raises(ValueError, match=r"."):
         parse_command(data)
 
 

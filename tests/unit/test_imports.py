@@ -75,7 +75,9 @@ def test_command_line_starts_without_torch_and_viewer() -> None:
 
 def test_import_of_the_package_loads_nothing_heavy() -> None:
     loaded = _import_without(["napari_crln"], [])
-    assert loaded.isdisjoint({"torch", "napari", "zarr", "numpy", "scipy", "pydantic", "dask", "matplotlib", "nibabel"})
+    assert loaded.isdisjoint(
+        {"torch", "napari", "zarr", "numpy", "scipy", "pydantic", "dask", "matplotlib", "nibabel"}
+    )
 
 
 def test_import_of_the_package_is_fast_beside_that_of_numpy() -> None:

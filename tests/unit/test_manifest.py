@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from importlib import metadata, resources, util
 from pathlib import Path
 
 import pytest
-from npe2 import PluginManifest
+from npe2 import PluginManager, PluginManifest
 
 NAME = "napari-crln"
 
@@ -30,24 +31,38 @@ def test_name_is_the_distributions(manifest: PluginManifest) -> None:
     assert manifest.name == NAME
 
 
-def test_every_command_names_something_callable(manifest: PluginManifest) -> None:
-    manifest.validate_imports()
-    commands = manifest.contributions.commands or []
-    assert commands
-    for command in commands:
-        assert callable(command.exec) or command.python_name
+@pytest.fixture
+def manager(manifest: PluginManifest) -> Iterator[PluginManager]:
+    manager = PluginManager()
+    manager.register(manifest)
+    manager.activate(NAME)
+    yield manager
+    manager.deactivate(NAME)
 
 
-def test_every_contribution_uses_a_declared_command(manifest: PluginManifest) -> None:
+def test_every_contribution_uses_a_declared_command_and_every_command_is_used(
+    manifest: PluginManifest,
+) -> None:
     parts = manifest.contributions
     used = {c.command for c in [*(parts.readers or []), *(parts.sample_data or []), *(parts.widgets or [])]}
     assert used == {c.id for c in parts.commands or []}
 
 
-@pytest.mark.parametrize(("path", "reads"), [("a/b.nii", True), ("a/b.nii.gz", True), ("b.gz", False), ("b.tif", False)])
-def test_reader_is_offered_for_nifti_only(manifest: PluginManifest, path: str, reads: bool) -> None:
-    offered = any(r.matches_path(path) for r in manifest.contributions.readers or [])
-    assert offered is reads
+def test_every_command_can_be_imported_and_called(manager: PluginManager, manifest: PluginManifest) -> None:
+    for command in manifest.contributions.commands or []:
+        assert callable(manager.commands.get(command.id))
+
+
+def test_sample_data_comes_out_of_its_command(manager: PluginManager) -> None:
+    layers = manager.commands.execute("napari-crln.phantoms")
+    assert {kind for *_, kind in layers} == {"image", "labels"}
+
+
+@pytest.mark.parametrize(
+    ("path", "reads"), [("a/b.nii", True), ("a/B.NII.gz", True), ("b.gz", False), ("b.tif", False)]
+)
+def test_reader_is_offered_for_nifti_only(manager: PluginManager, path: str, reads: bool) -> None:
+    assert bool(list(manager.iter_compatible_readers([path]))) is reads
 
 
 @pytest.mark.skipif(not _installed(), reason="the package is not installed here: tox installs it")

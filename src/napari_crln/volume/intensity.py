@@ -23,7 +23,7 @@ Scaling = tuple[float, float]
 
 PERCENTILES = (0.5, 99.5)
 SAMPLE = 1 << 24  # voxels, at most, that percentiles are taken from
-_SLAB = 1 << 24  # voxels a pass looks at together: bounds memory on volumes of any size
+_SLAB = 1 << 22  # voxels a pass looks at together: bounds memory on volumes of any size
 
 
 class Normalisation(BaseModel):

@@ -207,7 +207,8 @@ def _integers(loaded: Loaded, path: Path) -> NDArray[Any]:
     values = voxels.astype(np.float64) * slope + intercept
     rounded = np.rint(values)
     slack = 0.0 if loaded.scaling == (1.0, 0.0) else _ROUNDING
-    wrong = ~(np.abs(values - rounded) <= slack) | ~(np.abs(rounded) < 1 << 53)
+    with np.errstate(invalid="ignore"):  # inf - inf: refused just below
+        wrong = ~(np.abs(values - rounded) <= slack) | ~(np.abs(rounded) < 1 << 53)
     if wrong.any():
         first = ", ".join(f"{value:g}" for value in np.unique(values[wrong])[:4])
         raise InvalidLabel(

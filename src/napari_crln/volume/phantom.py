@@ -5,7 +5,7 @@ its surface at a varying place; and `vessel`, a tube that tapers, curves through
 along the body. Around them lie decoys: blobs and a tube of the very same intensities, told apart only by shape
 and place. Pose, size, bend and a smooth warp vary; so do the levels of the tissues, a multiplicative
 bias field, the borders' softness (partial volume) and two kinds of noise. The contrast of neighbouring tissues is
-about one standard deviation of the noise, so that no threshold segments them (a test holds that).
+one to two standard deviations of the noise, so that no threshold segments them (a test holds that).
 
 Geometry is computed in coordinates of -1 … 1 along each axis, whatever the shape, so that a cohort of
 another size holds the same anatomy. Draws come from one generator per aspect, in a fixed order.
@@ -30,9 +30,9 @@ SPACING: SpacingDHW = (1.5, 1.0, 1.0)
 
 _Float: TypeAlias = NDArray[np.float32]
 #: Mean levels, 0-1, of air, tissue, body, lobe, vessel.
-_LEVELS = np.array((0.06, 0.38, 0.50, 0.62, 0.76))
+_LEVELS = np.array((0.06, 0.34, 0.47, 0.62, 0.80))
 _LEVEL_JITTER = 0.02
-_WHITE_NOISE = 0.075
+_WHITE_NOISE = 0.08
 _CORRELATED_NOISE = 0.03
 
 
@@ -44,14 +44,16 @@ class Phantom(NamedTuple):
     labels: LabelDHW
 
 
-def phantom_cohort(count: int, seed: int = 0, shape: ShapeDHW = DEFAULT_SHAPE) -> Iterator[Phantom]:
+def phantom_cohort(
+    count: int, seed: int = 0, shape: ShapeDHW = DEFAULT_SHAPE, noise: float = 1.0
+) -> Iterator[Phantom]:
     """Yield `count` phantoms, named `phantom_000` on; a longer cohort of the same seed begins with the shorter."""
     for index in range(count):
-        yield Phantom(f"phantom_{index:03d}", *make_phantom((seed, index), shape))
+        yield Phantom(f"phantom_{index:03d}", *make_phantom((seed, index), shape, noise))
 
 
 def make_phantom(
-    seed: int | Sequence[int], shape: ShapeDHW = DEFAULT_SHAPE
+    seed: int | Sequence[int], shape: ShapeDHW = DEFAULT_SHAPE, noise: float = 1.0
 ) -> tuple[NDArray[np.uint8], NDArray[np.uint8]]:
     """Make one image with its labels; equal seeds give equal phantoms.
 
@@ -59,6 +61,7 @@ def make_phantom(
     ----------
     seed : a non-negative integer, or several
     shape : voxels along D, H, W, each at least 16
+    noise : factor of both kinds of noise; 0 gives the clean image
 
     Returns
     -------
@@ -76,7 +79,7 @@ def make_phantom(
     levels = _levels(len(decoys), surroundings, scanner)
     softness = scanner.uniform(0.5, 0.9)
     clean = _blend([_occupancy(layer, scale, softness) for layer in layers], levels)
-    return _acquired(clean, scanner), _labelled(organs)
+    return _acquired(clean, noise, scanner), _labelled(organs)
 
 
 # --- geometry: signed distances (negative inside) in units of half the volume, points of shape (3, D, H, W)
@@ -89,7 +92,7 @@ def _grid(shape: ShapeDHW) -> _Float:
 
 def _warped(points: _Float, rng: np.random.Generator) -> _Float:
     """Displace by a smooth random vector field."""
-    return points + np.stack([_smooth_field(points.shape[1:], 4, 0.08, rng) for _ in range(3)])
+    return points + np.stack([_smooth_field(points.shape[1:], 4, 0.06, rng) for _ in range(3)])
 
 
 def _smooth_field(shape: tuple[int, ...], knots: int, sigma: float, rng: np.random.Generator) -> _Float:
@@ -148,7 +151,7 @@ def _organs(points: _Float, rng: np.random.Generator) -> list[_Float]:
     bent = points.copy()
     bent[1] += np.float32(rng.uniform(0.15, 0.45)) * points[0] ** 2
     centre, radii = np.array((0.0, -0.05, -0.15)), rng.normal((0.62, 0.54, 0.48), 0.035)
-    hilum = centre + (rng.normal(0, 0.06), rng.normal(0.02, 0.05), radii[2] * 1.05)
+    hilum = np.add(centre, (rng.normal(0, 0.06), rng.normal(0.02, 0.05), radii[2] * 1.05))
     body = np.maximum(
         _ellipsoid(bent, centre, radii), -_ellipsoid(points, hilum, np.array((0.24, 0.22, 0.24)))
     )
@@ -170,7 +173,7 @@ def _vessel(points: _Float, hilum: NDArray[np.float64], rng: np.random.Generator
     side = hilum[2] + 0.12
     trunk = np.stack([t, hilum[1] + sway * np.sin(2.2 * t + phase), side + 0.08 * np.cos(2 * t)], axis=1)
     s = np.linspace(0, 1, 6)[:, None]
-    start, end = trunk[rng.integers(7, 10)], hilum + (rng.normal(0, 0.1), rng.normal(0, 0.08), -0.38)
+    start, end = trunk[rng.integers(7, 10)], np.add(hilum, (rng.normal(0, 0.1), rng.normal(0, 0.08), -0.38))
     width = rng.uniform(0.16, 0.20)
     return np.minimum(
         _tube(points, trunk, width * np.linspace(1.1, 0.8, len(t))),
@@ -181,9 +184,9 @@ def _vessel(points: _Float, hilum: NDArray[np.float64], rng: np.random.Generator
 def _decoys(points: _Float, organs: _Float, rng: np.random.Generator) -> list[_Float]:
     """Blobs and a tube elsewhere in the trunk, cut away where they would touch the organs."""
     blobs = []
-    for _ in range(int(rng.integers(3, 6))):
+    for _ in range(int(rng.integers(2, 5))):
         centre = rng.uniform((-0.8, -0.75, -0.8), (0.8, 0.75, 0.8))
-        blobs.append(_ellipsoid(points, centre, rng.uniform(0.12, 0.3, 3)))
+        blobs.append(_ellipsoid(points, centre, rng.uniform(0.12, 0.24, 3)))
     t = np.linspace(-0.9, 0.9, 17)
     line = np.stack([t, rng.uniform(0.5, 0.65) + 0.08 * np.sin(3 * t), np.full_like(t, -0.3)], axis=1)
     tube = _tube(points, line, np.full(len(t), rng.uniform(0.1, 0.14)))
@@ -214,13 +217,13 @@ def _blend(occupancies: list[_Float], levels: NDArray[np.float64]) -> _Float:
     return image
 
 
-def _acquired(clean: _Float, rng: np.random.Generator) -> NDArray[np.uint8]:
+def _acquired(clean: _Float, factor: float, rng: np.random.Generator) -> NDArray[np.uint8]:
     """What a scanner makes of it: bias field, correlated and white noise, gain; 8 bits."""
-    bias = _smooth_field(clean.shape, 3, 0.12, rng)
+    bias = _smooth_field(clean.shape, 3, 0.09, rng)
     texture = gaussian_filter(rng.standard_normal(clean.shape, np.float32), 1.2)
     noise = _CORRELATED_NOISE * texture / texture.std()
     noise += _WHITE_NOISE * rng.standard_normal(clean.shape, np.float32)
-    image = rng.normal(1, 0.06) * clean * np.exp(bias) + noise
+    image = rng.normal(1, 0.06) * clean * np.exp(bias) + np.float32(factor) * noise
     return np.asarray(np.clip(255 * image / 1.1, 0, 255).round(), dtype=np.uint8)
 
 

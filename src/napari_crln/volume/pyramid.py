@@ -47,9 +47,8 @@ def _next(level: Level) -> Level:
 
 def average(block: NDArray[Any], factors: tuple[int, int, int]) -> NDArray[Any]:
     """Mean of each cell of `factors` voxels, in the block's dtype (integers rounded)."""
-    padded = np.pad(
-        block, [(0, -size % f) for size, f in zip(block.shape, factors, strict=True)], mode="edge"
-    )
+    missing = [(0, -size % f) for size, f in zip(block.shape, factors, strict=True)]
+    padded = np.pad(block, missing, mode="edge") if any(after for _, after in missing) else block
     (d, h, w), (a, b, c) = padded.shape, factors
     wide = np.float64 if block.dtype.itemsize > 2 else np.float32
     mean = padded.reshape(d // a, a, h // b, b, w // c, c).mean(axis=(1, 3, 5), dtype=wide)

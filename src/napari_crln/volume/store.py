@@ -20,6 +20,7 @@ from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
 from napari_crln.errors import CorruptData
+from napari_crln.types import ShapeDHW
 from napari_crln.volume import pyramid
 from napari_crln.volume.atomic import replacing
 from napari_crln.volume.ome import Content
@@ -40,9 +41,9 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
 def write_multiscale(
     folder: Path, data: NDArray[Any], levels: Sequence[Level], content: Content, attributes: dict[str, Any]
 ) -> None:
-    """Write a group with one array a level, from data of (…, D, H, W) that can be sliced along D.
+    """Write a group with one array a level, from data of (…, D, H, W) that can be sliced.
 
-    Memory stays bounded by a slab of one shard's depth, so `data` may be a memory map or a Zarr array.
+    Tile by tile, a stored file each, so `data` may be a memory map or a Zarr array larger than memory.
     The folder is one that is still to be renamed: nothing in it is synced here.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +53,8 @@ def write_multiscale(
     for number, level in enumerate(levels):
         array = _create(folder, str(number), lead + level.shape, dtype, content)
         reduce = pyramid.average if content == "image" else pyramid.decimate
-        for rows in _slabs(level.shape[0], _depth(array)):
-            array[(..., rows, slice(None), slice(None))] = _coarser(finer, rows, level.factors, reduce)
+        for tile in _tiles(level.shape, (array.shards or array.chunks)[-3:]):
+            array[(..., *tile)] = _coarser(finer, tile, level.factors, reduce)
         finer = array
 
 
@@ -72,7 +73,7 @@ def open_array(folder: Path) -> zarr.Array[Any]:
     """Open an array lazily, for reading. Whoever slices it gets Zarr's own errors; `read` names the chunk."""
     try:
         return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
-    except (ValueError, KeyError, TypeError, FileNotFoundError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", _RESTORE, folder) from error
 
 
@@ -136,24 +137,28 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | 
     return lead + chunk, None if shard == chunk else lead + shard
 
 
-def _depth(array: Any) -> int:
-    return int((array.shards or array.chunks)[-3])
+def _tiles(shape: ShapeDHW, size: Sequence[int]) -> Iterator[Region]:
+    """Boxes of one stored file each, in the order of the voxels."""
+    for corner in product(*(range(0, length, step) for length, step in zip(shape, size, strict=True))):
+        ends = (min(c + s, length) for c, s, length in zip(corner, size, shape, strict=True))
+        yield tuple(slice(start, stop) for start, stop in zip(corner, ends, strict=True))
 
 
-def _slabs(size: int, depth: int) -> Iterator[slice]:
-    return (slice(start, min(start + depth, size)) for start in range(0, size, depth))
-
-
-def _coarser(finer: Any, rows: slice, factors: tuple[int, int, int], reduce: Any) -> NDArray[Any]:
-    """Rows of a level from those of the level before it."""
-    block = np.asarray(
-        finer[(..., slice(rows.start * factors[0], rows.stop * factors[0]), slice(None), slice(None))]
-    )
+def _coarser(finer: Any, tile: Region, factors: tuple[int, int, int], reduce: Any) -> NDArray[Any]:
+    """A tile of a level, from the level before it; by bands of a chunk's depth, so that little is held."""
     if factors == (1, 1, 1):
-        return np.ascontiguousarray(block)
-    lead = block.shape[:-3]
+        return np.ascontiguousarray(finer[(..., *tile)])
+    rows = tile[-3]
+    starts = range(rows.start, rows.stop, CHUNK)
+    bands = (slice(start, min(start + CHUNK, rows.stop)) for start in starts)
+    return np.concatenate([_reduced(finer, (band, *tile[1:]), factors, reduce) for band in bands], axis=-3)
+
+
+def _reduced(finer: Any, tile: Region, factors: tuple[int, int, int], reduce: Any) -> NDArray[Any]:
+    source = tuple(slice(s.start * f, s.stop * f) for s, f in zip(tile, factors, strict=True))
+    block = np.asarray(finer[(..., *source)])
     parts = [reduce(part, factors) for part in block.reshape(-1, *block.shape[-3:])]
-    return np.ascontiguousarray(np.stack(parts).reshape(*lead, *parts[0].shape))
+    return np.stack(parts).reshape(*block.shape[:-3], *parts[0].shape)
 
 
 def _chunks(array: Any, region: Region | None) -> Iterator[tuple[str, Region]]:

@@ -148,7 +148,7 @@ class Volume:
     def write_prediction(self, class_indices: LabelDHW, attrs: dict[str, Any] | None = None) -> None:
         """Store class indices (D, H, W) with JSON attributes; replaces an older prediction whole.
 
-        `class_indices` may be anything that can be sliced along D: it is written slab by slab.
+        `class_indices` may be anything that can be sliced: it is written tile by tile.
         """
         self._check_shape(class_indices.shape, "prediction")
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)

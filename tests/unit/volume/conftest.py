@@ -11,10 +11,17 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from napari_crln.volume import atomic
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
 
 SaveNifti = Callable[..., Path]
+
+
+@pytest.fixture(autouse=True)
+def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Flushing to a shared disk is most of the time of these tests, and no test can pull the plug."""
+    monkeypatch.setattr(atomic, "_sync", lambda path: None)
 
 
 @pytest.fixture

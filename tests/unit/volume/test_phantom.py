@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -31,6 +31,14 @@ def test_a_longer_cohort_begins_with_the_shorter(cohort: list[Phantom]) -> None:
     for short, long in zip(phantom_cohort(3, seed=11), islice(cohort, 3), strict=True):
         assert short.name == long.name
         np.testing.assert_array_equal(short.image, long.image)
+
+
+def test_noise_changes_the_image_only() -> None:
+    (clean, labels), (noisy, labels_noisy) = make_phantom(4, noise=0.0), make_phantom(4, noise=1.0)
+    np.testing.assert_array_equal(labels, labels_noisy)
+    inside = labels == 1
+    assert clean[inside].std() < 0.5 * noisy[inside].std()
+    assert abs(float(clean[inside].mean()) - float(noisy[inside].mean())) < 1.5
 
 
 def test_cohorts_of_other_seeds_share_no_member(cohort: list[Phantom]) -> None:
@@ -68,9 +76,7 @@ def test_body_and_lobe_are_one_piece_and_touch(cohort: list[Phantom]) -> None:
 
 def test_anatomy_varies_between_members(cohort: list[Phantom]) -> None:
     for value in range(1, 4):
-        overlaps = [
-            _dice(a.labels == value, b.labels == value) for a, b in zip(cohort, cohort[1:], strict=False)
-        ]
+        overlaps = [_dice(a.labels == value, b.labels == value) for a, b in pairwise(cohort)]
         assert max(overlaps) < 0.95
         assert np.mean(overlaps) < 0.85
 
@@ -96,7 +102,7 @@ def test_no_threshold_segments_an_organ(cohort: list[Phantom]) -> None:
     """The best window of intensities, chosen with the truth in hand, stays far from a segmentation."""
     for phantom in cohort[:4]:
         for value in range(1, 4):
-            assert _best_window_dice(phantom.image, phantom.labels == value) < 0.65
+            assert _best_window_dice(phantom.image, phantom.labels == value) < 0.75
 
 
 def _best_window_dice(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:
