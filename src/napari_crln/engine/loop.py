@@ -134,15 +134,21 @@ class Trainer:
         step, engine = self.state.step, self.settings.engine
         if step % engine.log_every == 0:
             yield from self._flush()
-        best = False
+        validated = None
         if engine.validate_every and step % engine.validate_every == 0 and self._data.validation:
-            cases, stop = self._data.validation, lambda: interrupts.stop_requested
-            with contextlib.suppress(Cancelled):
-                event = validate(self.state, cases, self.settings, self.device, stop)
-                best = event.best
-                yield event
+            validated = self._validate(interrupts)
+        if validated is not None:
+            yield validated
+        best = validated is not None and validated.best
         if best or step % engine.checkpoint_every == 0:
             yield self._checkpoint(best)
+
+    def _validate(self, interrupts: Interrupts) -> events.Validated | None:
+        cases, stop = self._data.validation, lambda: interrupts.stop_requested
+        try:
+            return validate(self.state, cases, self.settings, self.device, stop)
+        except Cancelled:
+            return None
 
     def _flush(self) -> Iterator[events.Event]:
         if self._meter.count:
