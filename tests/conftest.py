@@ -8,10 +8,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
 
 from napari_crln import config
+from napari_crln.types import IGNORE
+from napari_crln.volume.intensity import measure
 
 hypothesis_settings.register_profile("crln", deadline=None)
 hypothesis_settings.load_profile("crln")
@@ -29,6 +32,30 @@ TINY: dict[str, Any] = {
     },
     "engine": {"device": "cpu", "log_every": 1, "checkpoint_every": 1000},
 }
+
+
+def make_case(name: str, shape: tuple[int, int, int] = (18, 20, 22), target: bool = True) -> Any:
+    """A noisy volume with two bright boxes, classes 1 and 2, and its target."""
+    from napari_crln.engine.cohort import Case
+
+    rng = np.random.default_rng(sum(name.encode()))
+    truth = np.zeros(shape, np.int16)
+    for k in (1, 2):
+        d, h, w = (int(rng.integers(n // 2)) for n in shape)
+        truth[d : d + 7, h : h + 7, w : w + 7] = k
+    image = (rng.normal(40, 10, shape) + 60 * truth).clip(0, 255).astype(np.uint8)
+    return Case(name, image, measure(image, "percentile"), truth if target else None)
+
+
+@pytest.fixture
+def training_data() -> Any:
+    """Two labelled volumes, one of them sparse, two unlabelled, one of them too small, one for validation."""
+    from napari_crln.engine.data import TrainingData
+
+    dense, sparse = make_case("a"), make_case("b")
+    sparse.target[3:] = IGNORE
+    unlabelled = [make_case("c", target=False), make_case("d", (12, 20, 13), target=False)]
+    return TrainingData(("background", "one", "two"), [dense, sparse], unlabelled, [make_case("v")])
 
 
 @pytest.fixture
