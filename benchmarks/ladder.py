@@ -65,6 +65,8 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> None:
     started, steps = time.perf_counter(), []
     if folder.status().state != "finished":
         steps = [e for e in Trainer.of(project, settings, folder.path) if isinstance(e, Stepped)]
+    if folder.status().state != "finished":
+        sys.exit(f"{name} was interrupted; the next call of the same command goes on with it")
     result: dict[str, Any] = {
         "arm": arm,
         "seed": seed,
