@@ -1,27 +1,26 @@
-<<<<<<< HEAD
-"""What holds for all tests: no time limit on single examples, since CI machines are shared and slow at times.
-
-And the tiny run that tests of nn, method and engine share: a V-Net of 2 filters on patches of 16³.
-=======
-"""What holds for all tests, and a tiny data set in the Decathlon form.
+"""What holds for all tests, the tiny run of nn, method and engine, and a tiny data set in the Decathlon form.
 
 No time limit on single examples of hypothesis: CI machines are shared and slow at times.
->>>>>>> cli
+The tiny run is a V-Net of 2 filters on patches of 16³.
 """
 
 from __future__ import annotations
 
-<<<<<<< HEAD
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import pytest
 from hypothesis import settings as hypothesis_settings
+from numpy.typing import NDArray
 
 from napari_crln import config
 from napari_crln.types import IGNORE
 from napari_crln.volume.intensity import measure
+from napari_crln.volume.phantom import CLASSES, phantom_cohort
 
 hypothesis_settings.register_profile("crln", deadline=None)
 hypothesis_settings.load_profile("crln")
@@ -73,20 +72,6 @@ def settings() -> Callable[..., config.RunConfig]:
         return config.build(TINY, {"method": {"name": method}}, sections)
 
     return build
-=======
-import json
-from pathlib import Path
-
-import nibabel as nib
-import numpy as np
-import pytest
-from hypothesis import settings
-from numpy.typing import NDArray
-
-from napari_crln.volume.phantom import CLASSES, phantom_cohort
-
-settings.register_profile("crln", deadline=None)
-settings.load_profile("crln")
 
 
 @pytest.fixture(scope="session")
@@ -114,4 +99,3 @@ def _save(path: Path, array_DHW: NDArray[np.uint8]) -> None:
         [[-1.0, 0, 0, 30], [0, -1.0, 0, 40], [0, 0, 1.5, -7], [0, 0, 0, 1]]
     )  # LPS: not as stored
     nib.save(nib.Nifti1Image(array_DHW.T[::-1, ::-1], affine), path)
->>>>>>> cli
