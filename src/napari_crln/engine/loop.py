@@ -24,6 +24,7 @@ from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
+from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
@@ -63,6 +64,8 @@ class Trainer:
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
         self._saved = -1
+        #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
+        self._sound = False
 
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
@@ -88,6 +91,7 @@ class Trainer:
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
+        self._sound = True
         yield self._started()
         for message in skipped:
             yield self._warned(f"checkpoint skipped: {message}")
@@ -97,7 +101,7 @@ class Trainer:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
                 self._step()
-                yield from self._report()
+                yield from self._report(interrupts)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
@@ -117,24 +121,34 @@ class Trainer:
             with autocast(self.device, self.settings.engine.precision):
                 result = STEPS[self.settings.method.name](state.learner, batch, step, random)
             norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
-        if self.device.type == "cpu":
-            self._require_finite(float(norm))
-        state.learner.after_step(result, step)
-        state.step += 1
+            if self.device.type == "cpu":
+                self._require_finite(float(norm))
+            self._sound = False
+            state.learner.after_step(result, step)
+            state.step += 1
+            self._sound = True
         self._meter.add(result, norm, now() - start, waited)
 
-    def _report(self) -> Iterator[events.Event]:
-        """Events that are due after a step."""
+    def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
+        """Events that are due after a step; a signal breaks a validation off."""
         step, engine = self.state.step, self.settings.engine
         if step % engine.log_every == 0:
             yield from self._flush()
-        best = False
+        validated = None
         if engine.validate_every and step % engine.validate_every == 0 and self._data.validation:
-            event = validate(self.state, self._data.validation, self.settings, self.device)
-            best = event.best
-            yield event
+            validated = self._validate(interrupts)
+        if validated is not None:
+            yield validated
+        best = validated is not None and validated.best
         if best or step % engine.checkpoint_every == 0:
             yield self._checkpoint(best)
+
+    def _validate(self, interrupts: Interrupts) -> events.Validated | None:
+        cases, stop = self._data.validation, lambda: interrupts.stop_requested
+        try:
+            return validate(self.state, cases, self.settings, self.device, stop)
+        except Cancelled:
+            return None
 
     def _flush(self) -> Iterator[events.Event]:
         if self._meter.count:
@@ -201,12 +215,13 @@ class Trainer:
 
     def _end_badly(self, log: EventLog, error: BaseException) -> None:
         """Save what is sound and write down the end: the caller stopped, a second Ctrl-C, or a fault."""
-        if not isinstance(error, KeyboardInterrupt) and self._saved != self.state.step:
-            with contextlib.suppress(CrlnError, OSError):  # the fault that is being reported matters more
-                log.append(self._checkpoint())
         reason: Reason = _REASONS.get(type(error), "failed")
-        log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
-        log.sync()
+        with contextlib.suppress(CrlnError, OSError):  # the fault that is being reported matters more
+            if self._sound and reason != "interrupted" and self._saved != self.state.step:
+                log.append(self._checkpoint())
+        with contextlib.suppress(CrlnError, OSError):
+            log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
+            log.sync()
 
     def _require_finite(self, norm: float) -> None:
         if not math.isfinite(norm):

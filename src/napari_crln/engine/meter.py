@@ -41,8 +41,10 @@ class Meter:
 
     def read(self, step: int, iterations: int, learning_rate: float) -> Stepped:
         """The means as an event, then start again."""
+        start = now()  # reading waits for the steps that the device has still to do
         sums = as_float({k: v for k, v in self._sums.items() if isinstance(v, Tensor)})
         means = {key: total / self._counts[key] for key, total in sums.items()}
+        self._seconds += now() - start
         rate = self._count / max(self._seconds, 1e-9)
         event = Stepped(
             step=step,

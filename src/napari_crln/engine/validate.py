@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from napari_crln import config
 from napari_crln.engine.cohort import Case
@@ -39,31 +41,47 @@ class InferNetwork:
 
 
 def validate(
-    state: TrainingState, cases: Sequence[Case], settings: config.RunConfig, device: torch.device
+    state: TrainingState,
+    cases: Sequence[Case],
+    settings: config.RunConfig,
+    device: torch.device,
+    cancelled: Callable[[], bool] = lambda: False,
 ) -> Validated:
-    """Predict and score; updates `state.best_dice`."""
+    """Predict and score; updates `state.best_dice`.
+
+    Raises
+    ------
+    Cancelled
+        As asked, between two batches of windows.
+    """
     network, windowing = InferNetwork(state.learner, settings), Windowing.of(settings)
-    scores = np.array([_score(network, windowing, case, len(state.class_names), device) for case in cases])
-    means = np.nanmean(scores, axis=0)
-    dice = float(np.nanmean(means))
-    best = dice > state.best_dice
-    state.best_dice = max(dice, state.best_dice)
+    classes, options = len(state.class_names), {"device": device, "cancelled": cancelled}
+    scores = np.array([_score(network, windowing, case, classes, options) for case in cases])
+    of_class = {name: _mean(column) for name, column in zip(state.class_names[1:], scores.T, strict=True)}
+    mean = _mean(np.array(list(of_class.values())))
+    best = mean > state.best_dice
+    if best:
+        state.best_dice = mean
     return Validated(
         step=state.step,
-        dice=dice,
-        per_class=dict(zip(state.class_names[1:], means.tolist(), strict=True)),
-        per_volume={case.name: float(np.nanmean(row)) for case, row in zip(cases, scores, strict=True)},
+        dice=mean,
+        per_class=of_class,
+        per_volume={case.name: _mean(row) for case, row in zip(cases, scores, strict=True)},
         best=best,
     )
 
 
+def _mean(scores: NDArray[np.float64]) -> float:
+    """Mean of those that are a number; NaN where none is."""
+    numbers = scores[~np.isnan(scores)]
+    return float(numbers.mean()) if len(numbers) else float("nan")
+
+
 def _score(
-    network: InferNetwork, windowing: Windowing, case: Case, classes: int, device: torch.device
+    network: InferNetwork, windowing: Windowing, case: Case, classes: int, options: dict[str, Any]
 ) -> list[float]:
     """Dice of each foreground class over labelled voxels; NaN where there is none to find nor found."""
-    predicted = predict_labels(
-        network, case.image, windowing, normalise=case.normalisation.apply, device=device
-    )
+    predicted = predict_labels(network, case.image, windowing, normalise=case.normalisation.apply, **options)
     assert case.target is not None
     seen = case.target != IGNORE
     scores = [dice((predicted == k) & seen, case.target == k) for k in range(1, classes)]

@@ -138,6 +138,7 @@ def _moments(image: ImageDHW, origin: float) -> Scaling:
 def _percentiles(image: ImageDHW, low: float, high: float) -> Scaling:
     """Percentiles of an even sample; the full range where they coincide (a mostly constant image)."""
     step = max(1, -(-int(np.prod(image.shape)) // SAMPLE))
-    sample = np.concatenate([slab.reshape(-1)[::step] for slab in _slabs(image)])
+    parts = [slab.reshape(-1)[::step].copy() for slab in _slabs(image)]  # views would hold every slab
+    sample = np.concatenate(parts)
     first, last = (float(value) for value in np.percentile(sample, PERCENTILES))
     return (first, last) if first < last else (low, high)

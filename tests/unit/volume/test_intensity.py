@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from pydantic import ValidationError
@@ -101,3 +103,21 @@ def test_record_survives_json_exactly(ramp: np.ndarray) -> None:
     assert Normalisation.model_validate_json(found.model_dump_json()) == found
     with pytest.raises(ValidationError):
         Normalisation(kind="none", low=0, high=1, shift=0, scale=float("nan"))
+
+
+@pytest.mark.parametrize("kind", ["zscore", "percentile"])
+def test_memory_does_not_grow_with_the_volume(kind: intensity.Kind, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Lazy:
+        shape, dtype = (64, 128, 128), np.dtype(np.uint16)
+
+        def __getitem__(self, rows: slice) -> np.ndarray:
+            made = np.arange(rows.start, min(rows.stop, 64), dtype=np.uint16)
+            return np.repeat(made, 128 * 128).reshape(-1, 128, 128)
+
+    monkeypatch.setattr(intensity, "_SLAB", 1 << 14)
+    monkeypatch.setattr(intensity, "SAMPLE", 1 << 10)
+    tracemalloc.start()
+    measure(Lazy(), kind)  # type: ignore[arg-type]
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 64 * 128 * 128 * 2 / 2
