@@ -32,7 +32,7 @@ ENVIRONMENT = {
     "OMP_NUM_THREADS": "1",
     "PYTHONWARNINGS": "ignore",
 }
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(400)]  # of 30 s alone; machines are shared
 
 
 def command(*arguments: object) -> list[str]:
@@ -41,7 +41,7 @@ def command(*arguments: object) -> list[str]:
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        command(*arguments), env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=100
+        command(*arguments), env=ENVIRONMENT, capture_output=True, text=True, check=False, timeout=200
     )
 
 

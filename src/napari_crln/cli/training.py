@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -168,9 +169,9 @@ def _follow(run: RunFolder, as_json: bool) -> None:
     settings, project = run.config(), run.path.parent.parent
     ended: Ended | None = None
     if as_json:
-        _line(b'{"kind":"run"' + f',"name":"{run.name}","path":"{run.path}"}}\n'.encode())
+        _line(json.dumps({"kind": "run", "name": run.name, "path": str(run.path)}))
         for event in Trainer.of(Project.open(project), settings, run.path):
-            _line(dump_line(event))
+            _line(dump_line(event).decode())
             ended = event if isinstance(event, Ended) else ended
     else:
         ended = _shown(run, project, settings)
@@ -198,8 +199,8 @@ def _shown(run: RunFolder, project: Path, settings: RunConfig) -> Any:
     return ended
 
 
-def _line(data: bytes) -> None:
-    print(data.decode().rstrip("\n"), flush=True)
+def _line(text: str) -> None:
+    print(text.rstrip("\n"), flush=True)
 
 
 def _layer(
