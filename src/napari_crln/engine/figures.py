@@ -132,7 +132,7 @@ def curve_figure(runs: Mapping[str, Sequence[Stepped]]) -> Figure:
 def png(figure: Figure, dpi: int = 130) -> bytes:
     """The figure as a PNG file."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=dpi)
+    figure.savefig(buffer, format="png", dpi=dpi, bbox_inches="tight", pad_inches=0.06)
     return buffer.getvalue()
 
 
