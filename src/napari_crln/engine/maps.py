@@ -8,6 +8,7 @@ recipe's setting (logits rectified, clues used in prediction) the rectified pseu
 from __future__ import annotations
 
 from dataclasses import dataclass, fields
+from typing import Any
 
 import numpy as np
 import torch
@@ -80,7 +81,10 @@ def belief_maps(
         progress=progress,
     )
     parts = [_maps(slab.probability_CDHW, believe.groups) for slab in slabs]
-    return BeliefMaps(**{f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(BeliefMaps)})
+    joined: dict[str, Any] = {
+        f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(BeliefMaps)
+    }
+    return BeliefMaps(**joined)
 
 
 class _Believer:
@@ -129,7 +133,7 @@ def _maps(values: _Float, groups: int) -> BeliefMaps:
     )
 
 
-def _joined(parts: list[NDArray[np.generic] | None]) -> NDArray[np.generic] | None:
+def _joined(parts: list[NDArray[Any] | None]) -> NDArray[Any] | None:
     """Slabs of one map along D, the third axis from the end."""
     present = [part for part in parts if part is not None]
     return np.concatenate(present, axis=-3) if present else None
