@@ -6,6 +6,7 @@ Planes come in order along D and go to disk in bands as deep as a chunk, so what
 
 from __future__ import annotations
 
+import contextlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -58,8 +59,11 @@ class Generations:
         for generation in self.existing()[: -self._history]:
             path = self._path / group_name(generation)
             leaving = durable.temporary(path)
-            path.rename(leaving)
-            shutil.rmtree(leaving, ignore_errors=True)
+            with contextlib.suppress(
+                OSError
+            ):  # Windows: a reader holds a file open; the next call tries again
+                path.rename(leaving)
+                shutil.rmtree(leaving, ignore_errors=True)
         self._sweep()
 
     def _sweep(self) -> None:

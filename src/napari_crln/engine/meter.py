@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from napari_crln.engine.device import synchronise
 from napari_crln.engine.memory import peak_memory_mb
 from napari_crln.events import Stepped
 from napari_crln.method.learner import StepResult
@@ -42,10 +43,7 @@ class Meter:
     def settle(self) -> float:
         """Wait for the steps that the device has still to do; returns the seconds, which are of those steps."""
         start = now()
-        if self._device.type == "cuda":
-            torch.cuda.synchronize(self._device)
-        elif self._device.type == "mps":
-            torch.mps.synchronize()
+        synchronise(self._device)
         waited = now() - start
         self._seconds += waited
         return waited

@@ -14,10 +14,12 @@ a `warned` event, and previews rest for a while.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from statistics import median
 from typing import TypeAlias
 
 import numpy as np
@@ -28,6 +30,7 @@ from napari_crln import config, events
 from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
+from napari_crln.engine.device import synchronise
 from napari_crln.engine.generations import Draft, Generations
 from napari_crln.engine.maps import BeliefMaps, Believer, maps_of
 from napari_crln.engine.meter import now
@@ -73,6 +76,7 @@ class Previewer:
     ) -> None:
         self._state, self._settings = state, settings
         self._clock, self._settle = clock, settle
+        self._device = next(state.learner.parameters()).device
         self._path = folder / events.PREVIEW
         cases = [*data.unlabelled, *data.labelled, *data.validation]
         self._cases = {case.name: case for case in reversed(cases)}
@@ -82,7 +86,7 @@ class Previewer:
         self._scales = Scales()
         self._cycle: _Cycle | None = None
         self._shown: tuple[str, Region] | None = None  # volume and slab of the last cycle
-        self._cost_s = 0.0  # of a batch of windows
+        self._costs_s: deque[float] = deque(maxlen=5)  # of the last batches of windows
         self._begun_step, self._next_at = -1, -np.inf
         self._told = ""
 
@@ -103,11 +107,11 @@ class Previewer:
     def after_step(self, training_s: float) -> Iterator[events.Event]:
         """Work as far as the budget goes, after a step that took so many seconds."""
         self.budget.earn(training_s)
-        # Before anything was measured: a forward pass of a batch takes less than a quarter of a training step.
-        self._cost_s = self._cost_s or training_s / 4
-        if self.budget.left_s >= max(self._cost_s, _BURST_S[0]):
+        # A forward pass of a batch seldom takes more than a quarter of a step; the first one is slow, and no rule.
+        expected_s = min(median(self._costs_s or [training_s]), training_s / 4)
+        if self.budget.left_s >= max(expected_s, _BURST_S[0]):
             self.budget.earn(self._settle())
-            yield from self._burst(lambda: self.budget.left_s >= self._cost_s, self.budget.spend)
+            yield from self._burst(lambda: self.budget.left_s >= expected_s, self.budget.spend)
 
     def while_paused(self) -> Iterator[events.Event]:
         """Work for a moment, for free; nothing, once the present weights have been shown."""
@@ -126,9 +130,9 @@ class Previewer:
         while may_go_on() and self._clock() - began < _BURST_S[1] and self._has_work():
             start = self._clock()
             event = self._guarded()
-            cost = self._clock() - start
-            self._cost_s = (self._cost_s + cost) / 2
-            spend(cost)
+            synchronise(self._device)
+            self._costs_s.append(self._clock() - start)
+            spend(self._costs_s[-1])
             if event is not None:
                 yield event
 
@@ -192,16 +196,15 @@ class Previewer:
     def _blended(self, believe: Believer, case: Case, region: Region) -> Iterator[Slab | None]:
         """Values of the region's windows, blended as prediction does."""
         learner = self._state.learner
-        device = next(learner.parameters()).device
         windowing = replace(Windowing.of(self._settings), stride=None, overlap=_OVERLAP)
         _, height, width = _size(region)
         values = believe.groups * len(self._state.class_names) + 1
         voxels = windowing.patch[0] * max(height, windowing.patch[1]) * max(width, windowing.patch[2])
-        home = device if 4 * values * voxels <= _ON_DEVICE else torch.device("cpu")
+        home = self._device if 4 * values * voxels <= _ON_DEVICE else torch.device("cpu")
 
         def of_windows(windows_b1dhw: Tensor) -> Tensor:
             with modes_kept(learner.teacher):
-                return believe(windows_b1dhw.to(device)).to(home)
+                return believe(windows_b1dhw.to(self._device)).to(home)
 
         image = case.image[tuple(slice(*ends) for ends in region)]
         return blend_steps(of_windows, image, windowing, normalise=case.normalisation.apply, device=home)

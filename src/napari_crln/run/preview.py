@@ -70,6 +70,10 @@ class Preview:
             stored = store.read(self.path / name, region)
         except (CorruptData, OSError) as error:
             raise _gone(self.path) from error
+        # Zarr reads a missing chunk as zeros. A generation is renamed before its files go, so if it bears its
+        # name still, all of them were there.
+        if not (self.path / "zarr.json").exists():
+            raise _gone(self.path)
         return stored if region is None else stored[0]
 
     def values(self, name: str, class_index: int | None = None) -> NDArray[np.float32]:

@@ -1,4 +1,4 @@
-"""Generations on disk: whole or not there, the newest kept, read back as written."""
+"""Generations on disk and their reader: whole or not there, the newest kept, read back as written."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from napari_crln.engine.generations import Draft, Generations
 from napari_crln.errors import OutOfSpace, RunError
 from napari_crln.previews import FocusRecord, MapRecord, PreviewRecord, exact, group_name, symmetric
 from napari_crln.run.preview import PreviewGone, PreviewReader
+from napari_crln.volume import store
 
 SHAPE = (70, 20, 30)  # three bands of 32 planes, the last one short
 
@@ -153,6 +154,35 @@ def test_a_reader_whose_generation_is_pruned_is_told_so(tmp_path: Path, generati
     newest = reader.newest()
     assert newest is not None
     assert newest.generation == 4
+
+
+def test_a_generation_that_goes_between_two_chunks_is_no_zeros(
+    tmp_path: Path, generations: Generations, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Zarr gives zeros for chunks that are not there; the check before reading cannot know of them yet."""
+    _publish(generations)
+    preview = PreviewReader(tmp_path).newest()
+    assert preview is not None
+    whole = store.open_array
+
+    def pruned_meanwhile(folder: Path) -> object:
+        return Pruned(whole(folder))
+
+    class Pruned:
+        def __init__(self, array: object) -> None:
+            self._array = array
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self._array, name)
+
+        def __getitem__(self, key: object) -> object:
+            assert preview is not None
+            preview.path.rename(preview.path.with_name(".tmp-leaving"))
+            return self._array[key]  # type: ignore[index]
+
+    monkeypatch.setattr(store, "open_array", pruned_meanwhile)
+    with pytest.raises(PreviewGone):
+        preview.read("prediction")
 
 
 def test_files_that_vanish_while_read_are_no_zeros(tmp_path: Path, generations: Generations) -> None:

