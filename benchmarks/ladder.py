@@ -54,18 +54,20 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> None:
     from napari_crln import config
     from napari_crln.engine.loop import Trainer
     from napari_crln.events import Stepped
-    from napari_crln.run.folder import RunFolder, runs
+    from napari_crln.run.folder import RunFolder
     from napari_crln.volume.project import Project
 
     name = f"{options.tag}{arm}-seed{seed}"
-    overrides = [*options.set, *ARMS.get(arm.split("+")[0], []), *_extras(options, arm), f"seed={seed}"]
+    rung, *extras = arm.split("+")  # `crln+method.cps.xi=0.5` is a rung with one more override
+    overrides = [*options.set, *ARMS[rung], *extras, f"seed={seed}"]
     settings = config.build(config.load_preset(options.preset), *map(config.assignment, overrides))
     project = Project.open(options.project)
-    known = [run for run in runs(project.path) if run.name.endswith(f"-{name}")]
-    folder = known[-1] if known else RunFolder.create(project.path, settings, name)
+    folder = _find_run(project.path, name) or RunFolder.create(project.path, settings, name)
     started, steps = time.perf_counter(), []
     if folder.status().state != "finished":
         steps = [e for e in Trainer.of(project, settings, folder.path) if isinstance(e, Stepped)]
+    if folder.status().state != "finished":
+        sys.exit(f"{name} was interrupted; the next call of the same command goes on with it")
     result: dict[str, Any] = {
         "arm": arm,
         "seed": seed,
@@ -101,12 +103,11 @@ def summarise(options: argparse.Namespace) -> dict[str, Any]:
 def predict_test(options: argparse.Namespace, arm: str, seed: int) -> None:
     """Labels of the test volumes by the run of one seed, as NIfTI on the source grids."""
     from napari_crln.engine.segment import Segmenter
-    from napari_crln.run.folder import runs
     from napari_crln.volume.nifti import write_labels
     from napari_crln.volume.project import Project
 
     project = Project.open(options.project)
-    run = [r for r in runs(project.path) if r.name.endswith(f"-{options.tag}{arm}-seed{seed}")][-1]
+    run = _find_run(project.path, f"{options.tag}{arm}-seed{seed}")
     segmenter = Segmenter(run.path)
     folder = options.out / arm
     folder.mkdir(parents=True, exist_ok=True)
@@ -114,6 +115,13 @@ def predict_test(options: argparse.Namespace, arm: str, seed: int) -> None:
         path = folder / volume.source.name
         if not path.exists():
             write_labels(path, segmenter(volume.image, volume.normalisation), volume.source, project.classes)
+
+
+def _find_run(project: Path, name: str) -> Any:
+    """The run of that name, whatever its date."""
+    from napari_crln.run.folder import runs
+
+    return next((run for run in runs(project) if run.name[len("2026-01-01-") :] == name), None)
 
 
 def _run_queue(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> None:
@@ -144,11 +152,6 @@ def _summarise_arm(options: argparse.Namespace, arm: str) -> dict[str, Any]:
     by_seed = summary["validation"]["dice"]["by_seed"]
     middle = sorted(by_seed)[len(by_seed) // 2]
     return {**summary, "median_seed": options.seeds[by_seed.index(middle)]}
-
-
-def _extras(options: argparse.Namespace, arm: str) -> list[str]:
-    """`crln+method.cps.xi=0.5` is the arm with one more override."""
-    return arm.split("+")[1:]
 
 
 def _result(options: argparse.Namespace, arm: str, seed: int) -> Path:

@@ -1,4 +1,4 @@
-"""One engine at a time in a run folder: `lock.json` says who, the kernel's flock says whether still.
+"""One process at a time in a run folder or a project: a file says who, the kernel's flock says whether still.
 
 Taking the lock needs both: a free flock, which a dead process cannot hold, and a record that is absent or
 stale. The flock also orders two takers of a stale lock. Over a network file system without flock across
@@ -19,13 +19,16 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from napari_crln.errors import RunError
+from napari_crln.errors import CrlnError, RunError
 from napari_crln.events import LOCK_FILE
 
 try:
     import fcntl
 except ImportError:  # Windows: O_EXCL creation alone guards
     fcntl = None  # type: ignore[assignment]
+
+
+_POLL = 0.02  # seconds between looks at a lock that another holds
 
 
 @dataclass(frozen=True)
@@ -50,10 +53,10 @@ class Holder:
         return process_identity(self.pid) == self.started if os.name == "posix" else None
 
 
-def holder(folder: Path) -> Holder | None:
-    """Who the lock of a run folder names, live or not; None if nobody or unreadable."""
+def holder(folder: Path, file: str = LOCK_FILE) -> Holder | None:
+    """Who the lock of a folder names, live or not; None if nobody or unreadable."""
     try:
-        record = json.loads((folder / LOCK_FILE).read_text("utf-8"))
+        record = json.loads((folder / file).read_text("utf-8"))
         return Holder(int(record["pid"]), str(record["host"]), str(record["since"]), str(record["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
@@ -94,17 +97,33 @@ def exclusive_folder(folder: Path) -> Iterator[None]:
 
 
 class Lock:
-    """Context manager that holds the run folder for this process.
+    """Context manager that holds a folder, by default of a run, for this process.
+
+    Parameters
+    ----------
+    folder : what is held
+    file : the lock's file in it
+    patience : seconds to wait for another holder
+    error, rule : what a refusal is, and says
 
     Raises
     ------
-    RunError
+    RunError, or `error`
         On entry, if a live process holds it, or one on another machine that cannot be asked.
     """
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        file: str = LOCK_FILE,
+        *,
+        patience: float = 0.0,
+        error: type[CrlnError] = RunError,
+        rule: str = "one process trains a run at a time",
+    ) -> None:
         self.folder = folder
-        self._path = folder / LOCK_FILE
+        self._path = folder / file
+        self._patience, self._error, self._rule = patience, error, rule
         self._handle: int | None = None
 
     def __enter__(self) -> Lock:
@@ -117,7 +136,17 @@ class Lock:
         self.release()
 
     def acquire(self) -> None:
-        """Take the lock, over a dead holder if need be; at once or not at all."""
+        """Take the lock, over a dead holder if need be."""
+        deadline = time.monotonic() + self._patience
+        while True:
+            try:
+                return self._acquire()
+            except self._error:
+                if time.monotonic() >= deadline:
+                    raise
+            time.sleep(_POLL)
+
+    def _acquire(self) -> None:
         while self._handle is None:
             handle, fresh = self._open()
             try:
@@ -182,7 +211,7 @@ class Lock:
             return False
 
     def _held(self) -> bool:
-        named = holder(self.folder)
+        named = holder(self.folder, self._path.name)
         return named is not None and named.alive() is not False
 
     def _record(self) -> bytes:
@@ -190,14 +219,14 @@ class Lock:
         me = Holder(os.getpid(), socket.gethostname(), since, process_identity(os.getpid()))
         return json.dumps(asdict(me)).encode()
 
-    def _refusal(self) -> RunError:
-        named = holder(self.folder)
+    def _refusal(self) -> CrlnError:
+        named = holder(self.folder, self._path.name)
         who = (
             "another process" if named is None else f"process {named.pid} on {named.host} since {named.since}"
         )
-        return RunError(
+        return self._error(
             f"held by {who}",
-            "one process trains a run at a time",
-            f"Stop it, or if it is gone for sure delete {LOCK_FILE}",
+            self._rule,
+            f"Stop it, or if it is gone for sure delete {self._path.name}",
             self.folder,
         )

@@ -110,9 +110,8 @@ def _write(scored: Scored, out: Path) -> None:
     csv.writer(text, lineterminator="\n").writerows(case_rows(scored.evaluation))
     durable.replace(out / "scores.csv", text.getvalue().encode())
     durable.replace(out / "scores.json", scored.evaluation.model_dump_json(indent=1).encode())
-    aside = durable.temporary(out / "cases.png")
-    plot_cases(scored.evaluation, aside, colours=scored.colours, title=scored.title)
-    aside.replace(out / "cases.png")
+    with durable.replacing(out / "cases.png") as aside:
+        plot_cases(scored.evaluation, aside, colours=scored.colours, title=scored.title)
 
 
 def _print(scored: Scored, every_case: bool) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -9,7 +10,7 @@ import typer
 
 from napari_crln.cli.console import remark
 from napari_crln.cli.options import AsJson, ProjectPath, Settings
-from napari_crln.errors import ConfigError, UsageError
+from napari_crln.errors import ConfigError, ProjectError, UsageError
 
 if TYPE_CHECKING:
     from napari_crln.config import RunConfig
@@ -61,9 +62,10 @@ def train(
         raise UsageError("no project", "train needs a project folder", "Name one", "train")
     opened = Project.open(project)
     made, notes = configure(opened, preset, chosen, settings or [])
+    folder = RunFolder.create(project, made, name)
     for note in notes:
         remark(note)
-    return _follow(RunFolder.create(project, made, name), as_json)
+    return _follow(folder, as_json)
 
 
 def resume(
@@ -91,20 +93,29 @@ def configure(
     """Configuration of a new run, and what was derived from the data in it.
 
     Later layers win: defaults, what the data ask for (only without a preset), preset, options, --set.
+
+    Raises
+    ------
+    ConfigError, ProjectError
+        Whatever would keep the run from starting, before its folder is made.
     """
     from napari_crln import config
     from napari_crln.engine.device import choose_device
-    from napari_crln.engine.plan import plan
+    from napari_crln.engine.plan import STRIDE, plan
+    from napari_crln.nn.network import check_patch
 
     own = [chosen, *(config.assignment(text) for text in settings)]
-    if preset is not None:
-        return config.build(config.load_preset(preset), *own), []
-    plain = config.build(*own)
-    volumes = [*project.with_role("labelled"), *project.with_role("unlabelled")]
-    if not volumes:
-        return plain, []
-    cpu = choose_device(plain.engine.device).type == "cpu"
-    made = config.build(plan([v.grid.shape for v in volumes], plain.iterations, cpu=cpu), *own)
+    plain = config.build({} if preset is None else config.load_preset(preset), *own)
+    device = choose_device(plain.engine.device)
+    if not project.with_role("labelled"):
+        raise ProjectError(
+            "no labelled volume", "training needs at least one", "Label or import one", project.path
+        )
+    made = plain
+    if preset is None:
+        shapes = [v.grid.shape for v in project.volumes.values() if v.role in ("labelled", "unlabelled")]
+        made = config.build(plan(shapes, plain.iterations, cpu=device.type == "cpu"), *own)
+    check_patch(made.batches.patch, STRIDE)
     derived = [
         f"{name} = {new} by the data, instead of {old}; --set or --preset overrides it"
         for name, old, new, _ in config.differences(plain, made)
@@ -158,9 +169,9 @@ def _follow(run: RunFolder, as_json: bool) -> None:
     settings, project = run.config(), run.path.parent.parent
     ended: Ended | None = None
     if as_json:
-        _line(b'{"kind":"run"' + f',"name":"{run.name}","path":"{run.path}"}}\n'.encode())
+        _line(json.dumps({"kind": "run", "name": run.name, "path": str(run.path)}))
         for event in Trainer.of(Project.open(project), settings, run.path):
-            _line(dump_line(event))
+            _line(dump_line(event).decode())
             ended = event if isinstance(event, Ended) else ended
     else:
         ended = _shown(run, project, settings)
@@ -188,8 +199,8 @@ def _shown(run: RunFolder, project: Path, settings: RunConfig) -> Any:
     return ended
 
 
-def _line(data: bytes) -> None:
-    print(data.decode().rstrip("\n"), flush=True)
+def _line(text: str) -> None:
+    print(text.rstrip("\n"), flush=True)
 
 
 def _layer(

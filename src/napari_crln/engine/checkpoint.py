@@ -205,15 +205,12 @@ def _detached(tensor: torch.Tensor) -> torch.Tensor:
 
 def _publish(folder: Path, step: int, files: Mapping[str, bytes], is_best: bool) -> Path:
     path = folder / step_name(step)
-    aside = durable.temporary(path)
-    try:
+    with durable.aside(path) as aside:
         _write_aside(aside, step, files, is_best)
         failpoint("checkpoint:rename")
         _swap_in(aside, path)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
     failpoint("checkpoint:renamed")
-    durable.sync_folder(folder)
+    durable.sync(folder)
     return path
 
 
@@ -227,11 +224,12 @@ def _write_aside(aside: Path, step: int, files: Mapping[str, bytes], is_best: bo
     record = manifest.make(files, schema_version=SCHEMA, step=step, best=is_best)
     durable.write_new(aside / manifest.MANIFEST_FILE, record)
     failpoint("checkpoint:fsync")
-    durable.sync_folder(aside)
+    durable.sync(aside)
 
 
 def _swap_in(aside: Path, path: Path) -> None:
     """Rename into place; what has the name already keeps existing until the new one has it."""
+    # Not durable.replacing_folder: the replaced one keeps its step's number, for readers rank both by it.
     old = path.with_name(f".replaced-{path.name}")
     if path.exists():
         path.rename(old)
@@ -247,7 +245,7 @@ def _sweep(folder: Path) -> None:
             whole = folder / step_name(int(match[1]))
             _delete(entry) if whole.exists() else entry.rename(whole)
     for entry in list(folder.iterdir()):
-        if entry.name.startswith(durable.TEMPORARY):
+        if entry.name.startswith(durable.TEMPORARY):  # whoever's: under the run's lock nobody else is writing
             _delete(entry)
 
 

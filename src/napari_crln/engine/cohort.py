@@ -17,6 +17,7 @@ from torch import Tensor
 from napari_crln.errors import ProjectError
 from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
 from napari_crln.volume.intensity import Normalisation
+from napari_crln.volume.patches import Padding
 
 
 @dataclass(frozen=True)
@@ -128,15 +129,18 @@ class Cohort:
 
     def _hold(self, case: Case) -> _Held:
         stored, normalisation = _holdable(case)
-        image, inside = _padded(stored, self.patch, 0)
+        d, h, w = stored.shape
+        padding = Padding.to_fit((d, h, w), self.patch)
+        image = torch.from_numpy(np.ascontiguousarray(padding.pad(stored))).to(self.device)
         target = None
         centres = foreground = None
         if case.target is not None:
-            target = _padded(np.asarray(case.target, np.int16), self.patch, IGNORE)[0].to(self.device)
+            padded = padding.pad(np.asarray(case.target, np.int16), IGNORE)
+            target = torch.from_numpy(np.ascontiguousarray(padded)).to(self.device)
             if bool((case.target == IGNORE).any()):
                 centres = (target != IGNORE).nonzero().cpu()
             foreground = (target > 0).nonzero().cpu() if self.foreground else None
-        return _Held(image.to(self.device), normalisation, target, inside, centres, foreground)
+        return _Held(image, normalisation, target, padding.inside((d, h, w)), centres, foreground)
 
 
 def _holdable(case: Case) -> tuple[ImageDHW, Normalisation | None]:
@@ -150,15 +154,6 @@ def _holdable(case: Case) -> tuple[ImageDHW, Normalisation | None]:
     if native.dtype.itemsize > 2 and native.dtype != np.float32:
         return case.normalisation.apply(native), None
     return native, case.normalisation
-
-
-def _padded(array: ImageDHW, patch: ShapeDHW, fill: float) -> tuple[Tensor, tuple[slice, slice, slice]]:
-    short = [max(0, p - n) for n, p in zip(array.shape, patch, strict=True)]
-    before = [s // 2 for s in short]
-    inside = tuple(slice(b, b + n) for b, n in zip(before, array.shape, strict=True))
-    widths = [(b, s - b) for b, s in zip(before, short, strict=True)]
-    padded = np.pad(array, widths, constant_values=fill) if any(short) else array
-    return torch.from_numpy(np.ascontiguousarray(padded)), (inside[0], inside[1], inside[2])
 
 
 def _window(corner: ShapeDHW, patch: ShapeDHW) -> tuple[slice, ...]:

@@ -42,12 +42,12 @@ def belief_figure(
     planes : indices along D
     """
     palette = list(colours.values())
-    labels = {"teacher's pseudo-label": maps.pseudo_label, "rectified": maps.rectified}
-    titles = ["image", "truth", *labels, "changed by rectification", "uncertainty 1 − p", "prediction"]
+    labels = {"pseudo-label": maps.pseudo_label, "rectified": maps.rectified}
+    titles = ["image", "truth", *labels, "changed", "uncertainty 1 − p", "prediction"]
     titles = [title for title in titles if truth is not None or title != "truth"]
     figure = _figure(len(titles) * _CELL, len(planes) * _CELL + 0.9)
     axes = figure.subplots(len(planes), len(titles), squeeze=False)
-    shades = None
+    shades: Any = None
     for row, plane in zip(axes, planes, strict=True):
         cells = dict(zip(titles, row, strict=True))
         for cell in row:
@@ -56,13 +56,16 @@ def belief_figure(
             _show_labels(cells["truth"], truth[plane], palette)
         for title, label in labels.items():
             _show_labels(cells[title], label[plane], palette)
-        _show_mask(cells["changed by rectification"], maps.changed[plane])
+        _show_mask(cells["changed"], maps.changed[plane])
         shades = _show_shades(cells["uncertainty 1 − p"], maps.uncertainty[plane], (0, 0.5), "magma")
         _show_labels(cells["prediction"], maps.prediction[plane], palette)
         row[0].set_ylabel(f"plane {plane}", fontsize=8)
     for cell, title in zip(axes[0], titles, strict=True):
-        cell.set_title(title.replace(" by ", "\nby ").replace("'s ", "'s\n"), fontsize=8)
-    figure.colorbar(shades, ax=axes[:, titles.index("uncertainty 1 − p")], location="bottom", fraction=0.05)
+        cell.set_title(title, fontsize=9)
+    bar = figure.colorbar(
+        shades, ax=axes[:, titles.index("uncertainty 1 − p")], location="bottom", fraction=0.05
+    )
+    bar.ax.tick_params(labelsize=8)
     _legend(figure, colours)
     return figure
 
@@ -86,9 +89,11 @@ def clue_figure(image: ImageDHW, maps: BeliefMaps, colours: Mapping[str, str], p
         row[0].set_ylabel(title, fontsize=9)
         for cell, name, shades in zip(row[1:], names, values, strict=True):
             drawn = _show_shades(cell, shades, limits, colour_map)
-            cell.set_title(name, fontsize=9, color="black")
-        figure.colorbar(drawn, ax=row, fraction=0.02, pad=0.01)
+            cell.set_title(name, fontsize=9)
+        figure.colorbar(drawn, ax=row, fraction=0.02, pad=0.01).ax.tick_params(labelsize=8)
     axes[0, 0].set_title(f"image, plane {plane}", fontsize=9)
+    axes[1, 0].set_title("prediction", fontsize=9)
+    _show_labels(axes[1, 0], maps.prediction[plane], list(colours.values()))
     return figure
 
 
@@ -111,12 +116,16 @@ def curve_figure(runs: Mapping[str, Sequence[Stepped]]) -> Figure:
             _draw_curves(axes, name, events, pick, colour)
         axes.set_title(title, fontsize=9, loc="left")
         axes.grid(alpha=0.25, linewidth=0.6)
-        axes.tick_params(labelsize=8)
+        axes.tick_params(which="both", labelsize=8)
         axes.set_xlabel("iteration", fontsize=8)
         axes.spines[["top", "right"]].set_visible(False)
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
-    figure.axes[0].set_yscale("log")
+    losses, trust, agreement, changed = figure.axes
+    losses.set_yscale("log")
+    trust.set_ylim(0, 1)
+    agreement.set_ylim(0, 1)
+    changed.set_ylim(bottom=0)
     return figure
 
 

@@ -24,6 +24,7 @@ from napari_crln.config import RunConfig
 from napari_crln.engine.windows import Grid, importance
 from napari_crln.errors import OutOfMemory
 from napari_crln.types import LabelDHW, NormalisedDHW, ProbabilityCDHW, ShapeDHW
+from napari_crln.volume.patches import Padding
 
 #: (b, 1, d, h, w) float32 windows to (b, C, d, h, w) logits. In eval mode, on the device, precision its own affair.
 Network = Callable[[Tensor], Tensor]
@@ -241,9 +242,8 @@ def _window(slab: NormalisedDHW, grid: Grid, column: tuple[int, int], minmax: bo
     y, x = column
     window = slab[:, y : y + grid.patch[1], x : x + grid.patch[2]]
     low, high = window.min(), window.max()
-    if window.shape != grid.patch:
-        widths = [(b, p - b - n) for b, p, n in zip(grid.before, grid.patch, window.shape, strict=True)]
-        window = np.pad(window, widths, constant_values=low)
+    d, h, w = window.shape  # short of the window's size only where the volume is, on both of its sides
+    window = Padding.to_fit((d, h, w), grid.patch).pad(window, low)
     if minmax:
         window = (window - low) / (high - low if high > low else np.float32(1))
     return np.asarray(window, dtype=np.float32)[None]

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from napari_crln.errors import ConfigError
 from napari_crln.types import ShapeDHW
+from napari_crln.volume.patches import Padding
 
 _SIGMA = 0.125  # of the window's size
 _LEAST_IMPORTANCE = 1e-3  # keeps corners from dividing 0 by 0
@@ -61,8 +62,7 @@ class Grid:
     @property
     def before(self) -> ShapeDHW:
         """Padding before the volume; what is missing then follows after it."""
-        d, h, w = ((all_ - size) // 2 for all_, size in zip(self.padded, self.shape, strict=True))
-        return d, h, w
+        return Padding.to_fit(self.shape, self.patch).before
 
     @cached_property
     def rows(self) -> list[int]:

@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import json
 import re
-import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -174,22 +172,8 @@ def _free(folder: Path, stem: str) -> Path:
 def _make(path: Path, config: RunConfig, ordinal: int) -> Path:
     """Write the folder aside and rename it; the caller holds the runs folder."""
     record = {"schema_version": SCHEMA, "ordinal": ordinal, **environment()}
-    aside = durable.temporary(path)
-    with durable.space_for(path.parent, 1 << 16), _removed_on_error(aside):
-        aside.mkdir()
+    with durable.creating_folder(path, needed=1 << 16) as aside:
         (aside / INBOX).mkdir()
-        durable.write_new(aside / CONFIG_FILE, configuration.dumps(config).encode())
-        durable.write_new(aside / ENVIRONMENT_FILE, json.dumps(record, indent=1).encode())
-        durable.sync_folder(aside)
-        aside.rename(path)
-        durable.sync_folder(path.parent)
+        (aside / CONFIG_FILE).write_bytes(configuration.dumps(config).encode())
+        (aside / ENVIRONMENT_FILE).write_text(json.dumps(record, indent=1), "utf-8")
     return path
-
-
-@contextmanager
-def _removed_on_error(aside: Path) -> Iterator[None]:
-    try:
-        yield
-    except BaseException:
-        shutil.rmtree(aside, ignore_errors=True)
-        raise

@@ -82,9 +82,8 @@ def send(folder: Path, command: Command) -> Path:
     inbox = folder / INBOX
     inbox.mkdir(exist_ok=True)
     data = dump_command(command)
-    with durable.space_for(inbox, len(data)):
-        path = inbox / f"{_next_id(inbox):020d}-{os.getpid()}-{next(_sent):06d}.json"
-        durable.replace(path, data)
+    path = inbox / f"{_next_id(inbox):020d}-{os.getpid()}-{next(_sent):06d}.json"
+    durable.replace(path, data)
     return path
 
 

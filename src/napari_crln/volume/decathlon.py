@@ -18,9 +18,9 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from napari_crln.durable import check_free, creating_folder
 from napari_crln.errors import InvalidIntensity, InvalidLabel, UnreadableFile, UsageError
 from napari_crln.types import AnyPath, Role
-from napari_crln.volume.atomic import check_free, creating_folder
 from napari_crln.volume.imports import Case, case_name, load_case
 from napari_crln.volume.incoming import store_incoming
 from napari_crln.volume.intensity import Kind

@@ -12,9 +12,9 @@ from typing import Annotated, Any
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from napari_crln.durable import replacing
 from napari_crln.errors import ProjectError
 from napari_crln.types import Role
-from napari_crln.volume.atomic import replacing
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable, LabelClass
 from napari_crln.volume.names import check_name

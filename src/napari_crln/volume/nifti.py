@@ -15,9 +15,9 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_crln.durable import replacing
 from napari_crln.errors import GridMismatch, InvalidIntensity, InvalidLabel, ProjectError
 from napari_crln.types import AnyPath, ImageDHW, LabelDHW
-from napari_crln.volume.atomic import replacing
 from napari_crln.volume.geometry import Grid, check_affine
 from napari_crln.volume.intensity import Scaling
 from napari_crln.volume.labels import ClassTable

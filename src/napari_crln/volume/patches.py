@@ -1,4 +1,4 @@
-"""Volumes smaller than the network's patch: padded about their centre, and cropped back exactly."""
+"""Volumes smaller than the network's patch: padded about their centre, for training and prediction alike."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from napari_crln.types import ShapeDHW
 class Padding:
     """Voxels added before and after D, H, W; the odd one goes after.
 
-    Works on the trailing three axes, so that channels or classes may lead. `crop(pad(a))` is `a`.
+    Works on the trailing three axes, so that channels or classes may lead. `pad(a)[..., *inside(shape)]` is `a`.
     """
 
     before: ShapeDHW
@@ -40,8 +40,7 @@ class Padding:
         widths = leading + list(zip(self.before, self.after, strict=True))
         return np.pad(array, widths, constant_values=constant)
 
-    def crop(self, array: NDArray[Any]) -> NDArray[Any]:
-        """Take the padding off again; a view."""
-        widths = zip(self.before, self.after, array.shape[-3:], strict=True)
-        d, h, w = (slice(low, size - high) for low, high, size in widths)
-        return array[..., d, h, w]
+    def inside(self, shape: ShapeDHW) -> tuple[slice, slice, slice]:
+        """Where a volume of `shape` lies once it is padded."""
+        d, h, w = (slice(low, low + size) for low, size in zip(self.before, shape, strict=True))
+        return d, h, w

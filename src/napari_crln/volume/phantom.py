@@ -151,7 +151,7 @@ def _organs(points: _Float, rng: np.random.Generator) -> list[_Float]:
     bent = points.copy()
     bent[1] += np.float32(rng.uniform(0.15, 0.45)) * points[0] ** 2
     centre, radii = np.array((0.0, -0.05, -0.15)), rng.normal((0.62, 0.54, 0.48), 0.035)
-    hilum = np.add(centre, (rng.normal(0, 0.06), rng.normal(0.02, 0.05), radii[2] * 1.05))
+    hilum = centre + np.array((rng.normal(0, 0.06), rng.normal(0.02, 0.05), radii[2] * 1.05))
     body = np.maximum(
         _ellipsoid(bent, centre, radii), -_ellipsoid(points, hilum, np.array((0.24, 0.22, 0.24)))
     )
@@ -173,7 +173,8 @@ def _vessel(points: _Float, hilum: NDArray[np.float64], rng: np.random.Generator
     side = hilum[2] + 0.12
     trunk = np.stack([t, hilum[1] + sway * np.sin(2.2 * t + phase), side + 0.08 * np.cos(2 * t)], axis=1)
     s = np.linspace(0, 1, 6)[:, None]
-    start, end = trunk[rng.integers(7, 10)], np.add(hilum, (rng.normal(0, 0.1), rng.normal(0, 0.08), -0.38))
+    start = trunk[rng.integers(7, 10)]
+    end = hilum + np.array((rng.normal(0, 0.1), rng.normal(0, 0.08), -0.38))
     width = rng.uniform(0.16, 0.20)
     return np.minimum(
         _tube(points, trunk, width * np.linspace(1.1, 0.8, len(t))),

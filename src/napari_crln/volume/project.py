@@ -8,19 +8,20 @@ shell may work on the same project.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 
+from napari_crln.durable import check_free, creating_folder, sync_tree
 from napari_crln.errors import ProjectError
+from napari_crln.lock import Lock
 from napari_crln.types import AnnotationDHW, AnyPath, Coverage, ImageDHW, Role
 from napari_crln.volume import manifest as toml
-from napari_crln.volume.atomic import check_free, creating_folder, sweep
 from napari_crln.volume.checks import check_annotated
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.incoming import Incoming, check_role, store_incoming
 from napari_crln.volume.intensity import Kind, Scaling
 from napari_crln.volume.labels import ClassTable
-from napari_crln.volume.lock import locked
 from napari_crln.volume.manifest import ClassEntry, Manifest, VolumeEntry
 from napari_crln.volume.names import check_name
 from napari_crln.volume.source import Source
@@ -118,18 +119,22 @@ class Project:
         self.refresh()
         self.check_new(volume.name)
         path = self.volume_path(volume.name)
-        sweep(path.parent)
-        _step_aside(path)
-        with creating_folder(path) as folder:
-            store_incoming(volume, folder, self.classes, self.normalisation)
-        self.register([VolumeEntry(name=volume.name, role=volume.role)])
+        with ExitStack() as lock:  # from before the folder gets its name until it is listed
+            with creating_folder(path) as folder:
+                store_incoming(volume, folder, self.classes, self.normalisation)
+                sync_tree(folder)  # the slow part, which nobody need wait for
+                lock.enter_context(locked(self.path))
+                self.refresh()
+                self.check_new(volume.name)
+                _step_aside(path)
+            self._list([VolumeEntry(name=volume.name, role=volume.role)])
         return self.volumes[volume.name]
 
     def register(self, entries: Sequence[VolumeEntry]) -> None:
         """List volumes whose folders are complete."""
         with locked(self.path):
             self.refresh()
-            self._write_entries([*self._manifest.volumes, *entries])
+            self._list(entries)
 
     def set_role(self, name: str, role: Role) -> Volume:
         """Give a volume another role; its data stay as they are.
@@ -173,6 +178,11 @@ class Project:
                 self.path,
             )
 
+    def _list(self, entries: Sequence[VolumeEntry]) -> None:
+        for entry in entries:
+            self.check_new(entry.name)
+        self._write_entries([*self._manifest.volumes, *entries])
+
     def _write_entries(self, entries: Sequence[VolumeEntry]) -> None:
         """Write the list of volumes; the caller holds the lock."""
         manifest = self._manifest.model_copy(update={"volumes": tuple(entries)})
@@ -187,6 +197,12 @@ class Project:
                 for v in manifest.volumes
             }
         )
+
+
+def locked(project: Path, patience: float = 10.0) -> Lock:
+    """To hold while `project.toml` is changed; ProjectError if another does for longer than `patience` seconds."""
+    rule = "one process changes a project at a time"
+    return Lock(project, ".lock", patience=patience, error=ProjectError, rule=rule)
 
 
 def _fill(folder: Path, classes: ClassTable, normalisation: Kind) -> Manifest:

@@ -19,10 +19,10 @@ from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
 from zarr.storage import LocalStore
 
+from napari_crln.durable import replacing
 from napari_crln.errors import CorruptData
 from napari_crln.types import ShapeDHW
 from napari_crln.volume import pyramid
-from napari_crln.volume.atomic import replacing
 from napari_crln.volume.ome import Content
 from napari_crln.volume.pyramid import Level
 

@@ -17,10 +17,10 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from napari_crln.durable import current, replacing_folder
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
 from napari_crln.types import AnnotationDHW, Coverage, ImageDHW, LabelDHW, NormalisedDHW, Role, TargetDHW
 from napari_crln.volume import ome, pyramid, store
-from napari_crln.volume.atomic import current, replacing_folder
 from napari_crln.volume.checks import check_annotation
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Normalisation, Scaling

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_crln.volume import atomic
+from napari_crln import durable
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
 
@@ -21,7 +21,7 @@ SaveNifti = Callable[..., Path]
 @pytest.fixture(autouse=True)
 def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
     """Flushing to a shared disk is most of the time of these tests, and no test can pull the plug."""
-    monkeypatch.setattr(atomic, "_sync", lambda path: None)
+    monkeypatch.setattr(durable, "sync", lambda path: None)
 
 
 @pytest.fixture

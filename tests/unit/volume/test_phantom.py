@@ -7,7 +7,7 @@ from itertools import islice, pairwise
 import numpy as np
 import pytest
 from numpy.typing import NDArray
-from scipy.ndimage import binary_dilation, label
+from scipy.ndimage import binary_dilation, binary_erosion, label
 
 from napari_crln.volume.phantom import CLASSES, DEFAULT_SHAPE, Phantom, make_phantom, phantom_cohort
 
@@ -99,10 +99,12 @@ def test_contrast_is_about_the_noise(cohort: list[Phantom]) -> None:
 
 
 def test_no_threshold_segments_an_organ(cohort: list[Phantom]) -> None:
-    """The best window of intensities, chosen with the truth in hand, stays far from a segmentation."""
-    for phantom in cohort[:4]:
+    """The best window of intensities, chosen with the truth in hand, is worse than missing a voxel all around."""
+    for phantom in cohort:
         for value in range(1, 4):
-            assert _best_window_dice(phantom.image, phantom.labels == value) < 0.75
+            organ = phantom.labels == value
+            careless = min(_dice(organ, binary_dilation(organ)), _dice(organ, binary_erosion(organ)))
+            assert _best_window_dice(phantom.image, organ) < careless
 
 
 def _best_window_dice(image: NDArray[np.uint8], mask: NDArray[np.bool_]) -> float:

@@ -1,6 +1,10 @@
 from __future__ import annotations
 
+import json
+import os
 import shutil
+import socket
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -8,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from napari_crln import durable
 from napari_crln.errors import (
     CorruptData,
     CrlnError,
@@ -19,12 +24,11 @@ from napari_crln.errors import (
     UsageError,
 )
 from napari_crln.types import Role
-from napari_crln.volume import atomic, store
 from napari_crln.volume import manifest as toml
+from napari_crln.volume import store
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
-from napari_crln.volume.lock import locked
-from napari_crln.volume.project import Project
+from napari_crln.volume.project import Project, locked
 
 U8 = np.ndarray[Any, np.dtype[np.uint8]]
 GRID = Grid.from_spacing((6, 7, 8), (3.0, 1.0, 0.5))
@@ -232,7 +236,7 @@ def test_a_kill_anywhere_leaves_the_project_as_it_was(
     def die(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
-    owner = {"write_multiscale": store, "sync_tree": atomic, "write": toml}[fault]
+    owner = {"write_multiscale": store, "sync_tree": durable, "write": toml}[fault]
     monkeypatch.setattr(owner, fault, die)
     with pytest.raises(KeyboardInterrupt):
         project.add("second", image, GRID, "labelled", annotation)
@@ -245,15 +249,13 @@ def test_a_kill_anywhere_leaves_the_project_as_it_was(
     np.testing.assert_array_equal(project.volumes["second"].read_image(), image)
 
 
-def test_leftovers_of_dead_processes_are_swept_and_of_living_kept(project: Project, image: U8) -> None:
-    folder = project.path / "volumes"
-    host = atomic.owner().rpartition("-")[0]
-    dead, elsewhere = folder / f".x.zarr.aside-{host}-999999999", folder / ".x.zarr.aside-other.host-1"
-    living = folder / f".x.zarr.aside-{atomic.owner()}"
-    for leftover in (dead, elsewhere, living):
-        (leftover / "0").mkdir(parents=True)
+def test_what_a_killed_import_left_is_gone_after_the_next(project: Project, image: U8) -> None:
+    volumes = project.path / "volumes"
+    name = durable.temporary(volumes / "x.zarr").name
+    dead = volumes / name.replace(f"-{os.getpid()}-", "-999999999-")
+    (dead / "0").mkdir(parents=True)
     project.add("a", image, GRID, "unlabelled")
-    assert (dead.exists(), elsewhere.exists(), living.exists()) == (False, True, True)
+    assert [path.name for path in volumes.iterdir()] == ["a.zarr"]
 
 
 def test_an_unlisted_folder_is_moved_aside_not_lost(project: Project, image: U8) -> None:
@@ -285,18 +287,73 @@ def test_two_open_projects_do_not_undo_each_other(project: Project, image: U8, a
     }
 
 
+def test_two_at_once_cannot_both_add_a_name(project: Project, image: U8) -> None:
+    """Of their data (even, odd) the listed one's stay, and no trace of the other's."""
+    barrier, refused = threading.Barrier(2), []
+
+    def add(value: int) -> None:
+        opened = Project.open(project.path)
+        barrier.wait()
+        try:
+            opened.add("a", (image & 254) + np.uint8(value), GRID, "unlabelled")
+        except ProjectError as error:
+            refused.append((value, str(error)))
+
+    threads = [threading.Thread(target=add, args=(value,)) for value in (0, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    ((loser, words),) = refused
+    assert "volume 'a' exists" in words
+    found = Project.open(project.path).volumes["a"].read_image()
+    assert (found % 2 != loser).all()
+    assert [path.name for path in (project.path / "volumes").iterdir()] == ["a.zarr"]
+
+
+def test_a_name_taken_while_the_data_were_written_is_refused(
+    project: Project, image: U8, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original, other = store.write_multiscale, Project.open(project.path)
+
+    def overtaken(*arguments: Any, **options: Any) -> None:
+        monkeypatch.undo()
+        other.add("a", image, GRID, "test")
+        original(*arguments, **options)
+
+    monkeypatch.setattr(store, "write_multiscale", overtaken)
+    with pytest.raises(ProjectError, match="volume 'a' exists"):
+        project.add("a", image, GRID, "unlabelled")
+    assert Project.open(project.path).volumes["a"].role == "test"
+    assert [path.name for path in (project.path / "volumes").iterdir()] == ["a.zarr"]
+
+
 def test_lock_is_held_released_and_broken_when_its_owner_is_gone(project: Project) -> None:
+    path = project.path / ".lock"
     with (
         locked(project.path),
-        pytest.raises(ProjectError, match="locked by"),
+        pytest.raises(
+            ProjectError, match=rf"held by process {os.getpid()}.*changes a project.*delete \.lock"
+        ),
         locked(project.path, patience=0),
     ):
         pass
-    host = atomic.owner().rpartition("-")[0]
-    (project.path / ".lock").write_text(f"{host}-999999999")
+    assert not path.exists()
+    dead = {"pid": 999999999, "host": socket.gethostname(), "since": "then", "started": "boot:1"}
+    path.write_text(json.dumps(dead))
     with locked(project.path, patience=0):
         pass
-    assert not (project.path / ".lock").exists()
+    assert not path.exists()
+
+
+def test_a_change_waits_for_another_to_be_done(project: Project, image: U8) -> None:
+    held = locked(project.path)
+    held.acquire()
+    timer = threading.Timer(0.2, held.release)
+    timer.start()
+    project.add("a", image, GRID, "unlabelled")
+    timer.join()
+    assert list(project.volumes) == ["a"]
 
 
 def test_comments_of_a_hand_are_kept(project: Project, image: U8) -> None:

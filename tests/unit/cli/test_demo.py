@@ -1,0 +1,82 @@
+from __future__ import annotations
+
+import base64
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+from command_line import Call
+
+from napari_crln.cli import demo
+from napari_crln.volume.phantom import make_phantom
+from napari_crln.volume.project import Project
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A cohort and a network of seconds."""
+    monkeypatch.setattr(demo, "SHAPE", (16, 20, 24))
+    monkeypatch.setattr(demo, "LABELLED", 2)
+    monkeypatch.setattr(demo, "UNLABELLED", 2)
+    monkeypatch.setattr(demo, "TEST", 3)
+    preset = {"network": {"base_filters": 2}, "batches": {"patch": [16, 16, 16]}, "engine": {"log_every": 1}}
+    monkeypatch.setattr("napari_crln.config.load_preset", lambda _: preset)
+
+
+@pytest.mark.usefixtures("small")
+def test_demo_trains_both_and_reports_what_it_measured(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    answer = call("demo", "--headless", "--out", out, "--iterations", 3, "--threads", 1, "--json")
+    assert (answer.code, answer.err) == (0, "")
+    document = answer.json()
+    assert list(document["methods"]) == ["supervised", "crln"]
+    project = Project.open(out / "phantoms.crln")
+    held_out = project.with_role("test")
+    assert len(held_out) == 3
+    assert not any(volume.has_annotation for volume in project.with_role("unlabelled"))
+    # The reported Dice is that of the stored predictions against the phantoms themselves.
+    dice = []
+    for index, volume in enumerate(held_out, start=4):
+        truth, found = make_phantom((0, index), (16, 20, 24))[1], volume.read_prediction()
+        sizes = [
+            ((truth == k).sum() + (found == k).sum(), ((truth == k) & (found == k)).sum()) for k in (1, 2, 3)
+        ]
+        dice.append(np.mean([2 * both / total for total, both in sizes]))
+    assert document["methods"]["crln"]["dice"] == pytest.approx(np.mean(dice))
+    page = (out / "index.html").read_text("utf-8")
+    pictures = re.findall(r'src="data:image/png;base64,([^"]+)"', page)
+    assert len(pictures) == 3
+    assert all(base64.b64decode(picture).startswith(b"\x89PNG") for picture in pictures)
+    assert "http://" not in page
+    assert "https://" not in page
+    assert f"<td>{document['methods']['crln']['dice'] * 100:.1f}</td>" in page
+
+
+@pytest.mark.usefixtures("small")
+def test_an_earlier_demo_is_moved_aside_and_a_strangers_folder_refused(call: Call, tmp_path: Path) -> None:
+    out = tmp_path / "demo"
+    (out / "phantoms.crln").mkdir(parents=True)
+    (out / "phantoms.crln" / "note").write_text("earlier", "utf-8")
+    (tmp_path / "demo-1").mkdir()
+    arguments = ("demo", "--out", out, "--iterations", 1, "--threads", 1)
+    answer = call(*arguments)
+    assert answer.code == 0
+    assert (tmp_path / "demo-2" / "phantoms.crln" / "note").read_text("utf-8") == "earlier"
+    assert all(method in answer.out for method in ("supervised", "crln", str(out / "index.html")))
+    mine = tmp_path / "mine"
+    mine.mkdir()
+    (mine / "thesis.tex").write_text("x", "utf-8")
+    assert call("demo", "--headless", "--out", mine).code == 2
+    assert [p.name for p in mine.iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.usefixtures("small")
+def test_with_a_display_it_says_that_there_is_no_panel_yet(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "x").mkdir()
+    (tmp_path / "x" / "y").touch()
+    monkeypatch.setenv("DISPLAY", ":0")
+    assert "next version" in call("demo", "--out", tmp_path / "x").err
+    assert "next version" not in call("demo", "--headless", "--out", tmp_path / "x").err

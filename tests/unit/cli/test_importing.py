@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+from command_line import Call
+
+from napari_crln.volume.project import Project
+
+
+def test_a_decathlon_folder_becomes_a_project(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    answer = call("import", decathlon, tmp_path / "p.crln", "--labelled", 2, "--validation", 1, "--json")
+    assert answer.code == 0
+    assert answer.json()["volumes"] == {"labelled": 2, "unlabelled": 2, "validation": 1, "test": 2}
+    project = Project.open(tmp_path / "p.crln")
+    assert [v.name for v in project.with_role("labelled")] == ["case_0", "case_1"]
+    assert [v.name for v in project.with_role("validation")] == ["case_4"]
+    assert not any(v.has_annotation for v in project.with_role("unlabelled"))
+
+
+def test_people_are_told_counts_and_the_next_command(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    answer = call("import", decathlon, tmp_path / "p.crln", "--labelled", 2)
+    assert answer.code == 0
+    assert "unlabelled" in answer.out
+    assert f"napari-crln train {tmp_path / 'p.crln'}" in answer.out
+
+
+def test_an_existing_project_is_refused_and_stays(call: Call, decathlon: Path, trained: Path) -> None:
+    before = sorted(trained.rglob("*"))
+    answer = call("import", decathlon, trained, "--labelled", 1)
+    assert (answer.code, answer.err.count("\n")) == (4, 1)
+    assert sorted(trained.rglob("*")) == before
+
+
+def test_a_folder_needs_the_number_of_labelled_cases(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    answer = call("import", decathlon, tmp_path / "p.crln")
+    assert answer.code == 2
+    assert "--labelled" in answer.err
+    assert not (tmp_path / "p.crln").exists()
+
+
+@pytest.mark.parametrize("option", ["--role=test", "--name=x", "--ignore=3"])
+def test_options_of_files_do_not_apply_to_folders(
+    option: str, call: Call, decathlon: Path, tmp_path: Path
+) -> None:
+    answer = call("import", decathlon, tmp_path / "p.crln", "--labelled", 1, option)
+    assert answer.code == 2
+    assert option.partition("=")[0] in answer.err
+
+
+def test_init_then_files(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.crln"
+    classes = ("--class", "body", "--class", "lobe=2", "--class", "vessel")
+    assert call("init", path, *classes).code == 0
+    image, label = (decathlon / part / "case_0.nii.gz" for part in ("imagesTr", "labelsTr"))
+    assert call("import", image, path, "--label", label).code == 0
+    assert call("import", image, path, "--name", "plain").code == 0
+    assert call("import", image, path, "--name", "held", "--label", label, "--role", "validation").code == 0
+    project = Project.open(path)
+    assert {v.name: v.role for v in project.volumes.values()} == {
+        "case_0": "labelled",
+        "plain": "unlabelled",
+        "held": "validation",
+    }
+    np.testing.assert_array_equal(
+        project.volume("case_0").read_targets(), project.volume("held").read_targets()
+    )
+
+
+def test_a_label_with_an_ignored_id_is_sparse(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.crln"
+    call("init", path, "--class", "body", "--class", "lobe")
+    image, label = (decathlon / part / "case_0.nii.gz" for part in ("imagesTr", "labelsTr"))
+    assert call("import", image, path, "--label", label, "--ignore", 3).code == 0
+    volume = Project.open(path).volume("case_0")
+    assert volume.coverage == "sparse"
+    assert (volume.read_targets() == -1).any()
+
+
+def test_a_bad_file_changes_nothing(call: Call, decathlon: Path, trained: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.nii.gz"
+    shutil.copy(decathlon / "imagesTr" / "case_0.nii.gz", broken)
+    broken.write_bytes(broken.read_bytes()[:-9])
+    before = (trained / "project.toml").read_bytes()
+    answer = call("import", broken, trained)
+    assert (answer.code, answer.err.count("\n")) == (3, 1)
+    assert "broken.nii.gz" in answer.err
+    assert (trained / "project.toml").read_bytes() == before
+    assert not list((trained / "volumes").glob("broken*"))
+
+
+def test_an_unknown_id_in_a_label_is_named(
+    call: Call, decathlon: Path, trained: Path, tmp_path: Path
+) -> None:
+    image = nib.load(decathlon / "imagesTr" / "case_0.nii.gz")
+    nib.save(nib.Nifti1Image(np.full(image.shape, 9, np.uint8), image.affine), tmp_path / "l.nii.gz")
+    answer = call(
+        "import",
+        decathlon / "imagesTr" / "case_0.nii.gz",
+        trained,
+        "--name",
+        "n",
+        "--label",
+        tmp_path / "l.nii.gz",
+    )
+    assert answer.code == 3
+    assert "unknown label id 9" in answer.err
+
+
+@pytest.mark.parametrize("classes", [("a=x",), ("a", "a"), ("=3",), ("a=1", "b=1")])
+def test_init_refuses_a_malformed_class_table(classes: tuple[str, ...], call: Call, tmp_path: Path) -> None:
+    answer = call("init", tmp_path / "p.crln", *(f"--class={c}" for c in classes))
+    assert answer.code in (2, 3)
+    assert not (tmp_path / "p.crln").exists()

@@ -1,0 +1,76 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from command_line import Call
+
+from napari_crln.run.folder import runs
+
+
+def _flip_last_byte(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+
+
+def test_a_project_lists_volumes_and_runs(call: Call, trained: Path) -> None:
+    call("predict", trained, "--volume", "case_5", "--json")
+    document = call("inspect", trained, "--json").json()
+    volumes = {v["name"]: v for v in document["volumes"]}
+    assert volumes["case_0"]["role"] == "labelled"
+    assert volumes["case_0"]["annotation"] == "dense"
+    assert volumes["case_0"]["shape"] == [16, 24, 20]
+    assert volumes["case_0"]["spacing"] == [1.5, 1, 1]
+    assert volumes["case_5"]["prediction"]["step"] == 3
+    assert volumes["case_6"]["prediction"] is None
+    assert [(r["state"], r["step"], r["iterations"]) for r in document["runs"]] == [("finished", 3, 3)]
+    printed = call("inspect", trained).out
+    assert all(name in printed for name in ("case_0", "16 × 24 × 20", "finished", "3/3"))
+
+
+def test_verify_names_the_damaged_array(call: Call, trained: Path) -> None:
+    assert call("inspect", trained, "--verify").code == 0
+    chunk = next(
+        p
+        for p in (trained / "volumes" / "case_3.zarr" / "0").rglob("*")
+        if p.is_file() and p.name != "zarr.json"
+    )
+    _flip_last_byte(chunk)
+    assert call("inspect", trained).code == 0  # nothing was read
+    answer = call("inspect", trained, "--verify")
+    assert answer.code == 4
+    assert answer.err.count("\n") == 1
+    assert "case_3.zarr" in answer.err
+
+
+def test_verify_finds_a_missing_array(call: Call, trained: Path) -> None:
+    (trained / "volumes" / "case_0.zarr" / "labels" / "annotation" / "0" / "zarr.json").unlink()
+    answer = call("inspect", trained, "--verify")
+    assert answer.code == 4
+    assert "case_0.zarr" in answer.err
+
+
+def test_a_run_says_whether_its_checkpoints_verify(call: Call, trained: Path) -> None:
+    (run,) = runs(trained)
+    document = call("inspect", run.path, "--json").json()
+    assert document["config"]["network"]["base_filters"] == 2
+    assert document["losses"]["total"] > 0
+    assert [(c["name"], c["sound"]) for c in document["checkpoints"]] == [("step-00000003", True)]
+    _flip_last_byte(run.checkpoints / "step-00000003" / "student.safetensors")
+    document = call("inspect", run.path, "--json").json()
+    assert [c["sound"] for c in document["checkpoints"]] == [False]
+    assert "SHA-256" in call("inspect", run.path).out
+
+
+def test_a_nifti_file(call: Call, decathlon: Path) -> None:
+    path = decathlon / "imagesTr" / "case_0.nii.gz"
+    document = call("inspect", path, "--json").json()
+    assert document["shape"] == [16, 24, 20]
+    assert document["dtype"] == "uint8"
+    assert "1.5" in call("inspect", path).out
+
+
+@pytest.mark.parametrize("name", ["nothing", "."])
+def test_what_is_none_of_these_is_refused(name: str, call: Call, tmp_path: Path) -> None:
+    assert call("inspect", tmp_path / name).code == 2
