@@ -20,8 +20,10 @@ from numpy.typing import NDArray
 
 from napari_crln.errors import GridMismatch, InvalidIntensity
 from napari_crln.gui.layer_data import napari_affine
+from napari_crln.gui.tags import tag_of
 from napari_crln.types import Affine
 from napari_crln.volume.geometry import Grid, check_affine
+from napari_crln.volume.source import Source
 
 #: Keyword arguments of a layer, as `Layer.as_layer_data_tuple` and readers give them.
 State: TypeAlias = Mapping[str, Any]
@@ -80,6 +82,18 @@ def place(data: Any, state: State, name: str) -> PlacedArray:
     affine = napari_affine(affine)
     check_affine(affine, name)
     return PlacedArray(voxels.transpose(*order), affine, unit)
+
+
+def recorded_source(state: State, placed: PlacedArray) -> Source | None:
+    """The file that a layer came from, if its voxels still lie on that file's grid."""
+    record = tag_of(state.get("metadata") or {}).get("source")
+    if not isinstance(record, Mapping):
+        return None
+    source = Source.model_validate(record)
+    same = source.grid.shape == placed.grid.shape and np.allclose(
+        source.grid.affine, placed.affine, rtol=1e-6, atol=1e-6 * min(placed.grid.spacing)
+    )
+    return source if same else None
 
 
 def layer_affine(state: State, ndim: int) -> NDArray[np.float64]:

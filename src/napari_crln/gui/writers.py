@@ -10,7 +10,7 @@ whole or not at all. A folder is never replaced: the dialog does not ask for fol
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +19,8 @@ from numpy.typing import NDArray
 
 from napari_crln.errors import InvalidLabel, UsageError
 from napari_crln.gui.layer_data import Layer
-from napari_crln.gui.layer_geometry import PlacedArray, State, place
+from napari_crln.gui.layer_geometry import State, place, recorded_source
 from napari_crln.gui.ome_zarr import Saved, save
-from napari_crln.gui.tags import tag_of
 from napari_crln.volume import nifti
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.nifti_bytes import is_nifti
@@ -70,18 +69,6 @@ def write_ome_zarr(path: str, layers: Sequence[Layer]) -> list[str]:
 def write_ome_zarr_labels(path: str, data: Any, state: dict[str, Any]) -> list[str]:
     """Save one labels layer as OME-Zarr; errors as of `write_ome_zarr`."""
     return write_ome_zarr(path, [(data, state, "labels")])
-
-
-def recorded_source(state: State, placed: PlacedArray) -> Source | None:
-    """The file that a layer came from, if its voxels still lie on that file's grid."""
-    record = tag_of(state.get("metadata") or {}).get("source")
-    if not isinstance(record, Mapping):
-        return None
-    source = Source.model_validate(record)
-    same = source.grid.shape == placed.grid.shape and np.allclose(
-        source.grid.affine, placed.affine, rtol=1e-6, atol=1e-6 * min(placed.grid.spacing)
-    )
-    return source if same else None
 
 
 def _for_file(path: str, data: Any, state: State) -> tuple[NDArray[Any], Source]:
