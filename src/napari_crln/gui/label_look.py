@@ -60,16 +60,22 @@ def value_colours(state: State, values: Iterable[int]) -> dict[int, str]:
     return {value: _hexadecimal(rgba) for value, rgba in colours.items() if rgba[3] > 0}
 
 
-def class_look(classes: ClassTable, *, offset: int, show_background: bool = False) -> dict[str, Any]:
-    """Colormap and features of a labels layer whose value for class k is k + offset (annotations: 1).
+def class_look(
+    classes: ClassTable, *, offset: int, show_background: bool = False, zero: str = "not annotated"
+) -> dict[str, Any]:
+    """Colormap and features of a labels layer whose value for class k is k + offset.
 
-    With `show_background`, annotated background is grey: in a sparse annotation it is not the same as nothing.
+    Parameters
+    ----------
+    offset : 0 for class indices, 1 for annotations
+    show_background : background in grey: in a sparse annotation it is not the same as nothing
+    zero : what 0 means where the offset is 1
     """
     colours: dict[int | None, Any] = {0: "transparent", None: "transparent"}
     colours |= {each.index + offset: each.colour for each in classes if each.index}
     if offset:
         colours[offset] = (0.5, 0.5, 0.5, 0.6) if show_background else "transparent"
-    first = ["not annotated"] if offset else []
+    first = [zero] if offset else []
     names = [*first, *classes.names]
     return {"colormap": colours, "features": {"index": list(range(len(names))), "class": names}}
 
