@@ -17,7 +17,7 @@ from typing import TypeAlias
 from napari_crln.errors import ProjectError
 from napari_crln.events import CONFIG_FILE, ENVIRONMENT_FILE
 from napari_crln.gui.layer_data import Layer
-from napari_crln.gui.volume_layers import volume_layers
+from napari_crln.gui.stored_layers import volume_layers
 from napari_crln.volume import manifest
 from napari_crln.volume.project import Project
 

@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from napari_crln.errors import ProjectError
 from napari_crln.gui.label_look import class_look
 from napari_crln.gui.layer_data import Layer, placement
+from napari_crln.gui.stored_layers import image_layer, volume_layers
 from napari_crln.gui.tags import KEY, tag
-from napari_crln.gui.volume_layers import image_layer, volume_layers
 from napari_crln.previews import PER_CLASS
 from napari_crln.run.folder import RunFolder
 from napari_crln.run.preview import Preview, PreviewGone, PreviewReader

@@ -28,6 +28,8 @@ def tag(content: str, **facts: Any) -> dict[str, Any]:
 
 
 def tag_of(metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """What a layer says about itself; empty for a stranger's."""
+    """What a layer says about itself; empty for a stranger's. A bare word is its content."""
     found = metadata.get(KEY)
+    if isinstance(found, str):
+        return {"content": found}
     return dict(found) if isinstance(found, Mapping) else {}
