@@ -25,7 +25,7 @@ class LayerArray:
         """Turned to RAS+, as a project stores it; a view."""
         return self.placed.to_ras()
 
-    @property
+    @cached_property
     def grid(self) -> Grid:
         return self.ras.grid
 

@@ -19,7 +19,7 @@ def phantoms() -> list[Layer]:
     cohort = list(phantom_cohort(VOLUMES, shape=SHAPE))
     images = [_image(phantom, visible=number == 0) for number, phantom in enumerate(cohort)]
     labels = [_labels(phantom, visible=number == 0) for number, phantom in enumerate(cohort[:LABELLED])]
-    return [*images[::-1], *labels[::-1]]
+    return [*images, *labels[::-1]]  # the labels of the shown volume on top: napari selects that layer
 
 
 def _image(phantom: Phantom, visible: bool) -> Layer:
