@@ -97,4 +97,5 @@ def progress_json(every_s: float = 0.2) -> Iterator[Tell]:
 
 
 def _like_number(cell: str) -> bool:
-    return not cell or cell in "–-" or cell[0].isdigit() or (cell[0] in "-–+" and cell[1:2].isdigit())
+    """Digits and what stands between them in ranges, shapes, fractions and "mean ± SD"."""
+    return all(character.isdigit() or character in " –-+.,±×/%[]" for character in cell)

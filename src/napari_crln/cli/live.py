@@ -21,11 +21,12 @@ class TrainingDisplay:
     Parameters
     ----------
     iterations : optimiser steps in all
+    quiet : show nothing
     """
 
-    def __init__(self, iterations: int) -> None:
-        self._iterations = iterations
-        self._terminal = sys.stderr.isatty()
+    def __init__(self, iterations: int, quiet: bool = False) -> None:
+        self._iterations, self._quiet = iterations, quiet
+        self._terminal = sys.stderr.isatty() and not quiet
         self._bar: Progress | None = None
         self._task = TaskID(0)
         self._dice = ""
@@ -67,13 +68,14 @@ class TrainingDisplay:
     def _line(self, step: int, text: str) -> None:
         if self._bar is not None:
             self._bar.update(self._task, completed=step, says=text)
-        elif time.monotonic() >= self._next_line or step >= self._iterations:
+        elif not self._quiet and (time.monotonic() >= self._next_line or step >= self._iterations):
             remark(f"{step}/{self._iterations}  {text}")
             self._next_line = time.monotonic() + _LINE_EVERY_S
 
     def _remark(self, text: str) -> None:
         if self._bar is None:
-            remark(text)
+            if not self._quiet:
+                remark(text)
         else:
             self._bar.console.print(text, markup=False)
 

@@ -7,9 +7,10 @@ be a result of nothing.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -70,7 +71,7 @@ def of_project(
     _check_predicted(volumes, project)
     origin = _one_origin(volumes, run, project)
     files = {} if labels is None else _files(labels)
-    cases = (_case(volume, files) for volume in volumes)
+    cases = (case_of(volume, files) for volume in volumes)
     clues = "with" if origin.get("clues") else "without"
     title = f"{origin.get('run', 'unknown run')} at iteration {origin.get('step', '?')}, {clues} clues"
     return Scored(evaluate(cases, project.classes.names), origin, title, _colours(project.classes))
@@ -114,7 +115,8 @@ def of_folders(predictions: Path, labels: Path, classes: ClassTable | None = Non
     )
 
 
-def _case(volume: Volume, files: dict[str, Path]) -> Case:
+def case_of(volume: Volume, files: Mapping[str, Path] = MappingProxyType({})) -> Case:
+    """A volume's prediction with its truth: of the file that bears its name, else its own annotation, else none."""
     truth = None
     if files:
         path = files.get(case_name(Path(volume.source.name))) or files.get(volume.name)

@@ -110,6 +110,28 @@ def predict_slabs(
     OutOfMemory : a batch of windows does not fit the device
     Cancelled : as asked; nothing further is handed out
     """
+    return blend_slabs(
+        lambda windows_b1dhw: _probabilities(network, windows_b1dhw, windowing.flips),
+        image,
+        windowing,
+        normalise=normalise,
+        device=device,
+        progress=progress,
+        cancelled=cancelled,
+    )
+
+
+def blend_slabs(
+    values: Callable[[Tensor], Tensor],
+    image: SlicedVolume,
+    windowing: Windowing,
+    *,
+    normalise: Normalise | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Slab]:
+    """Any values of windows, (b, 1, d, h, w) to (b, C, d, h, w), averaged as `predict_slabs` does probabilities."""
     d, h, w = image.shape
     grid = Grid.over((d, h, w), windowing.patch, windowing.stride, windowing.overlap)
     planes = _Planes(image, normalise or _as_float32)
@@ -122,7 +144,7 @@ def predict_slabs(
             if cancelled():
                 raise Cancelled
             windows = np.stack([_window(slab, grid, column, windowing.minmax) for column in columns])
-            blend.add(_probabilities(network, windows, windowing.flips, blend.device), columns)
+            blend.add(_guarded(values, windows, blend.device), columns)
             done += len(columns)
             if progress is not None:
                 progress(done, len(grid))
@@ -204,19 +226,22 @@ def _window(slab: NormalisedDHW, grid: Grid, column: tuple[int, int], minmax: bo
 
 
 @torch.no_grad()
-def _probabilities(
-    network: Network, windows: NDArray[np.float32], flips: Sequence[str], device: torch.device
+def _guarded(
+    values: Callable[[Tensor], Tensor], windows: NDArray[np.float32], device: torch.device
 ) -> Tensor:
-    x = torch.from_numpy(windows).to(device)
-    axes = [_AXES[name] for name in flips]
-    mirrored = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
     try:
-        views = (torch.flip(network(torch.flip(x, a)).float().softmax(dim=1), a) for a in mirrored)
-        total = next(views)
-        for view in views:
-            total += view
+        return values(torch.from_numpy(windows).to(device))
     except torch.OutOfMemoryError as error:
         raise _too_large(windows) from error
+
+
+def _probabilities(network: Network, x_b1dhw: Tensor, flips: Sequence[str]) -> Tensor:
+    axes = [_AXES[name] for name in flips]
+    mirrored = [chosen for n in range(len(axes) + 1) for chosen in combinations(axes, n)]
+    views = (torch.flip(network(torch.flip(x_b1dhw, a)).float().softmax(dim=1), a) for a in mirrored)
+    total = next(views)
+    for view in views:
+        total += view
     return total / len(mirrored)
 
 
