@@ -21,12 +21,12 @@ from napari_crln.cli.options import AsJson
 from napari_crln.errors import UsageError
 
 if TYPE_CHECKING:
-    from napari_crln.types import LabelDHW
     from napari_crln.config import RunConfig
     from napari_crln.engine.evaluate import Evaluation
     from napari_crln.engine.segment import Segmenter
     from napari_crln.events import Stepped
     from napari_crln.run.folder import RunFolder
+    from napari_crln.types import LabelDHW
     from napari_crln.volume.project import Project
 
 SHAPE = (32, 48, 48)

@@ -1,5 +1,8 @@
 """napari's thread workers behind the presenter's `Background`: work in threads, results on the main thread.
 
+They are superqt's, which napari re-exports: napari's own subclasses also list each worker among the window's tasks,
+and a follower that lives as long as its panel would make napari ask at every closing whether to wait for it.
+
 A stream's generator yields None when idle, so that a worker that was told to quit ends within a poll. `close`
 quits all, waits for them, and lets nothing through afterwards: a panel that is gone gets no more calls.
 """
@@ -9,8 +12,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
 
-from napari.qt.threading import create_worker
 from qtpy.QtCore import QObject, QThreadPool, QTimer
+from superqt.utils import FunctionWorker, GeneratorWorker
 
 T = TypeVar("T")
 _LONGEST_WAIT_MS = 3000
@@ -29,7 +32,7 @@ class Bridge:
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
     ) -> None:
         """Do `work` in a thread; then call `done` or `failed` here."""
-        self._start(work, failed, {"returned": done})
+        self._start(FunctionWorker(work), failed, {"returned": done})
 
     def stream(
         self,
@@ -47,7 +50,9 @@ class Bridge:
             if item is not None:
                 each(item)
 
-        worker = self._start(generate, failed, {"yielded": take, "returned": lambda _: ended()})
+        worker = self._start(
+            GeneratorWorker(generate), failed, {"yielded": take, "returned": lambda _: ended()}
+        )
         return lambda: self._let_go(worker)
 
     def every(self, seconds: float, call: Callable[[], None], parent: QObject | None = None) -> None:
@@ -74,13 +79,12 @@ class Bridge:
 
     def _start(
         self,
-        work: Callable[..., Any],
+        worker: Any,
         failed: Callable[[Exception], None],
         calls: dict[str, Callable[[Any], None]],
     ) -> Any:
         if self._closed:
             return None
-        worker = create_worker(work, _start_thread=False)
         self._workers.add(worker)
         for signal, call in {**calls, "errored": failed}.items():
             getattr(worker, signal).connect(self._guarded(worker, call))

@@ -33,12 +33,13 @@ class VolumeRow:
 
 @dataclass(frozen=True)
 class ProjectView:
-    """An open project."""
+    """An open project; `runs` are the names of its runs, oldest first."""
 
     path: Path
     name: str
     classes: tuple[LabelClass, ...]
     volumes: tuple[VolumeRow, ...]
+    runs: tuple[str, ...] = ()
 
     def row(self, name: str) -> VolumeRow | None:
         """The volume of that name."""

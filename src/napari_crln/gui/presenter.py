@@ -23,7 +23,7 @@ from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import RunView, after
 from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.gui.training_form import run_config
-from napari_crln.run.folder import RunFolder
+from napari_crln.run.folder import RUNS, RunFolder
 from napari_crln.run.launch import Child, launch
 from napari_crln.run.watch import send
 
@@ -151,6 +151,12 @@ class Presenter:
             return self._child.terminate(grace_s=30) if starting else self._child.stop()
         return self._command(Stop())
 
+    def attach_named(self, name: str) -> None:
+        """Watch another run of the project, by its name."""
+        project = self.model.snapshot.project
+        if project is not None and name in project.runs and name != self.model.snapshot.run.name:
+            self.attach(project.path / RUNS / name)
+
     def attach(self, folder: Path) -> None:
         """Watch a run, live or ended, from its first event on."""
         self.leave_run()
@@ -188,6 +194,7 @@ class Presenter:
         self.model.update(busy="", run=RunView(folder=folder), message=Message(f"Starting {folder.name} …"))
         self._spawn(folder, ["train", "--run-folder", str(folder), "--json"])
         self._follow(folder)
+        self.refresh_volumes()
 
     def _spawn(self, folder: Path, arguments: list[str]) -> None:
         try:

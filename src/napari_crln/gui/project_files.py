@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln.gui.following import is_trained
@@ -49,8 +50,9 @@ def read_project(path: Path) -> Opened:
         If it is none, or is damaged.
     """
     project = Project.open(path)
-    view = ProjectView(path, project.name, tuple(project.classes), tuple(map(_row, project.volumes.values())))
-    return Opened(view, _run_to_watch(path))
+    found = runs(path)
+    rows, names = tuple(map(_row, project.volumes.values())), tuple(run.name for run in found)
+    return Opened(ProjectView(path, project.name, tuple(project.classes), rows, names), _to_watch(found))
 
 
 def read_volume(path: Path, name: str) -> VolumeData:
@@ -67,10 +69,9 @@ def _row(volume: Volume) -> VolumeRow:
     return VolumeRow(volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction)
 
 
-def _run_to_watch(project: Path) -> Path | None:
-    found = runs(project)
+def _to_watch(found: list[RunFolder]) -> Path | None:
     trained = [run for run in found if is_trained(run.path)]
-    newest: list[RunFolder] = (trained or found)[-1:]
+    newest = (trained or found)[-1:]
     return newest[0].path if newest else None
 
 
@@ -85,8 +86,6 @@ def _image(volume: Volume) -> NDArray[Any] | list[Any]:
 
 def _limits(image: Any) -> tuple[float, float]:
     """Contrast limits without the outliers, from some 64³ voxels."""
-    import numpy as np
-
     thinned = np.asarray(image[tuple(slice(None, None, max(1, n // 64)) for n in image.shape)])
     low, high = np.percentile(thinned, (0.5, 99.5))
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
