@@ -39,6 +39,17 @@ class Meter:
         self._seconds += seconds
         self._waiting += waiting
 
+    def settle(self) -> float:
+        """Wait for the steps that the device has still to do; returns the seconds, which are of those steps."""
+        start = now()
+        if self._device.type == "cuda":
+            torch.cuda.synchronize(self._device)
+        elif self._device.type == "mps":
+            torch.mps.synchronize()
+        waited = now() - start
+        self._seconds += waited
+        return waited
+
     def read(self, step: int, iterations: int, learning_rate: float) -> Stepped:
         """The means as an event, then start again."""
         start = now()  # reading waits for the steps that the device has still to do
