@@ -160,7 +160,7 @@ def _labels(spec: LiveMap, picture: MapPicture, classes: tuple[LabelClass, ...])
     colours = label_colours(classes)
     names = [each.name for each in classes]
     if spec.key == "changed":  # k + 1: rectification gave class k
-        given = {each.index + 1: each.colour for each in classes if each.index}
+        given: dict[int | None, Any] = {each.index + 1: each.colour for each in classes if each.index}
         colours = {0: "transparent", None: "transparent", 1: _GAINED_BACKGROUND, **given}
         names = ["unchanged", *(f"now {name}" for name in names)]
     return Labels(
@@ -171,7 +171,7 @@ def _labels(spec: LiveMap, picture: MapPicture, classes: tuple[LabelClass, ...])
 
 def _image(spec: LiveMap, picture: MapPicture, _classes: tuple[LabelClass, ...]) -> Any:
     diverging = spec.colormap == "diverging"
-    colormap: Any = Colormap(*_CLUES, name="crln clues") if diverging else spec.colormap
+    colormap: Any = Colormap(_CLUES[0], controls=_CLUES[1], name="crln clues") if diverging else spec.colormap
     blending = "translucent" if diverging else "additive"
     return Image(
         picture.stored, name=spec.layer_name, colormap=colormap, contrast_limits=(0, 255),

@@ -234,7 +234,7 @@ class Presenter:
         wanted = (volume, axis, index)
         if wanted != self._focus and self.model.snapshot.run.state in ("training", "paused"):
             self._focus = wanted
-            self._command(Focus(volume=volume, axis=axis, index=index))  # type: ignore[arg-type]
+            self._command(Focus(volume=volume, axis=axis, index=index))
 
     def set_budget(self, share: float) -> None:
         """Share of training time, 0-0.5, that previews may take."""

@@ -16,7 +16,7 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Launch, Presenter
 from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
-from napari_crln.gui.volume_layers import VolumeLayers
+from napari_crln.gui.shown_volumes import ShownVolumes
 from napari_crln.run.launch import launch
 
 _TICK_S = 0.05
@@ -38,7 +38,7 @@ class Session:
         self.bridge = Bridge()
         self.presenter = Presenter(self.model, self.bridge, start_process)
         self.predictor = Predictor(self.model, self.bridge, self._predicted, start_process)
-        self.volumes = VolumeLayers(viewer)
+        self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
         self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
         self._closed = False

@@ -19,7 +19,7 @@ from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
 
 
-class VolumeLayers:
+class ShownVolumes:
     """Layers of the volumes that were shown, by name of the volume."""
 
     def __init__(self, viewer: Any) -> None:
