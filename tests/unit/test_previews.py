@@ -51,7 +51,7 @@ def test_scales_do_not_change_with_every_small_change_of_the_range() -> None:
 def test_labels_are_stored_as_they_are_and_shares_over_the_whole_range() -> None:
     labels = np.array([0, 1, 7, 254], np.uint8)
     assert np.array_equal(exact().quantise(labels), labels)
-    assert unit().quantise(np.array([0.0, 0.5, 1.0])).tolist() == [0, 128, 255]
+    assert unit().quantise(np.array([0.0, 0.6, 1.0])).tolist() == [0, 153, 255]
 
 
 def test_what_lies_beyond_is_clipped_and_nan_is_0() -> None:

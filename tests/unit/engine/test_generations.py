@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -44,7 +45,7 @@ def _clues(seed: int) -> np.ndarray:
 
 def _fill(draft: Draft, seed: int, cuts: tuple[int, ...] = (0, 33, 34, 70)) -> None:
     labels, clues = _labels(seed), symmetric(-2, 3).quantise(_clues(seed))
-    for start, stop in zip(cuts[:-1], cuts[1:], strict=True):
+    for start, stop in itertools.pairwise(cuts):
         draft.append("prediction", labels[start:stop], exact())
         draft.append("clues", clues[:, start:stop], symmetric(-2, 3))
 
@@ -116,7 +117,9 @@ def test_nothing_is_seen_before_it_is_whole(tmp_path: Path, generations: Generat
     assert [p.name for p in (tmp_path / events.PREVIEW).iterdir()] == ["zarr.json"]
 
 
-def test_what_a_killed_process_left_is_swept_and_numbers_go_on(tmp_path: Path, generations: Generations) -> None:
+def test_what_a_killed_process_left_is_swept_and_numbers_go_on(
+    tmp_path: Path, generations: Generations
+) -> None:
     _publish(generations)
     killed = generations.begin(SHAPE)
     _fill(killed, 0, (0, 40))
