@@ -18,9 +18,11 @@ from napari.utils.colormaps import Colormap, DirectLabelColormap
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.live_maps import BY_KEY, LiveMap, label_colours
 from napari_crln.gui.preview_feed import Frame, MapPicture
+from napari_crln.gui.tags import tag
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
 
+_UNCERTAIN = [[1.0, 0.75, 0.1, 0.0], [1.0, 0.75, 0.1, 0.25], [1.0, 0.95, 0.5, 0.95]]
 _CLUES = (
     [[0.13, 0.40, 0.90, 0.9], [0.13, 0.40, 0.90, 0.35], [0, 0, 0, 0], [0.9, 0.2, 0.15, 0.35], [0.9, 0.2, 0.15, 0.9]],
     [0.0, 0.3, 0.502, 0.7, 1.0],
@@ -106,11 +108,9 @@ class LiveLayers:
         else:  # another volume: napari takes a new shape, and then a new place
             layer.data = picture.stored
             self._place(layer, grid)
-        low, high = picture.quantisation.limits
-        layer.metadata.update(
-            generation=frame.generation, step=frame.step, volume=frame.volume,
-            scale=picture.quantisation.scale, offset=picture.quantisation.offset, limits=(low, high),
-        )  # fmt: skip
+        facts = {"generation": frame.generation, "step": frame.step, "volume": frame.volume, "map": spec.key}
+        scale, offset = picture.quantisation.scale, picture.quantisation.offset
+        layer.metadata.update(tag("preview", scale=scale, offset=offset, **facts))
 
     def _place(self, layer: Any, grid: Grid) -> None:
         for name, value in placement(grid).items():
@@ -170,10 +170,12 @@ def _labels(spec: LiveMap, picture: MapPicture, classes: tuple[LabelClass, ...])
 
 
 def _image(spec: LiveMap, picture: MapPicture, _classes: tuple[LabelClass, ...]) -> Any:
-    diverging = spec.colormap == "diverging"
-    colormap: Any = Colormap(_CLUES[0], controls=_CLUES[1], name="crln clues") if diverging else spec.colormap
-    blending = "translucent" if diverging else "additive"
+    colormap: Any = spec.colormap
+    if spec.key == "clues":
+        colormap = Colormap(_CLUES[0], controls=_CLUES[1], name="crln clues")
+    elif spec.key == "uncertainty":
+        colormap = Colormap(_UNCERTAIN, name="crln uncertainty")
     return Image(
         picture.stored, name=spec.layer_name, colormap=colormap, contrast_limits=(0, 255),
-        opacity=_OPACITY["image"], blending=blending,
+        opacity=_OPACITY["image"], blending="translucent",
     )  # fmt: skip

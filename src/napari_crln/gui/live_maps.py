@@ -20,7 +20,6 @@ class LiveMap:
     key : name of its array in a preview
     title : what follows `crln: ` in the layer's name
     tip : for a person, with the unit
-    by_class : whether the array has a map a class, of which one is shown
     """
 
     key: str
@@ -28,7 +27,6 @@ class LiveMap:
     kind: Literal["labels", "image"]
     tip: str
     colormap: str = ""
-    by_class: bool = False
 
     @property
     def layer_name(self) -> str:
@@ -40,16 +38,16 @@ LIVE_MAPS = (
     LiveMap("rectified", "rectified", "labels", "The pseudo-label after rectification: what the student learns."),
     LiveMap("changed", "changed", "labels", "Voxels whose label rectification changed, by the class it gave them."),
     LiveMap("similarity", "similarity", "image", "Similarity of each voxel to the prototypes of the chosen class.",
-            colormap="magma", by_class=True),
+            colormap="magma"),
     LiveMap("clues", "clues", "image", "DIM's clue map M of the chosen class: red for it, blue against it, "
-            "nothing at 0 (no unit).", colormap="diverging", by_class=True),
+            "nothing at 0 (no unit).", ),
     LiveMap("uncertainty", "uncertainty", "image", "1 − p of the label's class, 0 to 1: bright is uncertain.",
-            colormap="inferno"),
+            ),
     LiveMap("prediction", "prediction", "labels", "The segmentation as the model would give it now."),
 )  # fmt: skip
 BY_KEY = {each.key: each for each in LIVE_MAPS}
 #: Ticked before anybody has chosen: few, so that the picture stays readable.
-DEFAULT_SHOWN = frozenset({"prediction", "uncertainty"})
+DEFAULT_SHOWN = frozenset({"prediction", "changed"})
 
 
 def label_colours(classes: Iterable[LabelClass]) -> dict[int | None, Any]:

@@ -20,7 +20,7 @@ from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained
 from napari_crln.gui.model import Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
-from napari_crln.gui.run_view import RunView, after
+from napari_crln.gui.run_view import STATES, RunView, after
 from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.gui.training_form import run_config
 from napari_crln.run.folder import RUNS, RunFolder
@@ -184,10 +184,12 @@ class Presenter:
             self.model.curves.add(event)
         if report.gone and view.active:
             view = self._lost(view)
-        note_is_new = view.note and view.note != self.model.snapshot.run.note
+        old = self.model.snapshot.run
         self.model.update(run=view)
-        if note_is_new:
+        if view.note and view.note != old.note:
             self.model.say(view.note, "error" if view.state == "failed" else "warning")
+        elif view.state != old.state:
+            self.model.say(f"{view.name}: {STATES[view.state]}.")
 
     def _start_made(self, folder: Path) -> None:
         self.leave_run()

@@ -28,6 +28,18 @@ RunState = Literal[
 ]
 #: States in which a process trains, or is about to.
 ACTIVE: frozenset[RunState] = frozenset({"starting", "training", "pausing", "paused", "stopping"})
+#: Each state in words.
+STATES: dict[RunState, str] = {
+    "idle": "not trained yet",
+    "starting": "starting …",
+    "training": "training",
+    "pausing": "pausing …",
+    "paused": "paused",
+    "stopping": "stopping …",
+    "finished": "finished",
+    "stopped": "stopped",
+    "failed": "failed",
+}
 _ENDED: dict[str, RunState] = {
     "finished": "finished",
     "stopped": "stopped",

@@ -14,6 +14,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
+from napari_crln.gui.tags import tag
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
@@ -46,7 +47,7 @@ class ShownVolumes:
                 self._set_visible(name, False)
         self.grids[data.name] = data.grid
         own = self._layers.setdefault(data.name, {})
-        self._ensure(own, "image", lambda: _image(data))
+        self._ensure(data.name, own, "image", lambda: _image(data))
         if data.labels is not None:
             self._ensure_labels(own, "labels", data.labels, data, classes)
         if data.prediction is not None:
@@ -77,16 +78,16 @@ class ShownVolumes:
         data: VolumeData,
         classes: tuple[LabelClass, ...],
     ) -> None:
-        made = self._ensure(own, kind, lambda: _labels(kind, values, data, classes))
+        made = self._ensure(data.name, own, kind, lambda: _labels(kind, values, data, classes))
         if not made:
             own[kind].data = values
 
-    def _ensure(self, own: dict[str, Any], kind: str, make: Any) -> bool:
+    def _ensure(self, name: str, own: dict[str, Any], kind: str, make: Any) -> bool:
         """Make a layer unless it is there; whether it was made."""
         if kind in own and own[kind] in self._viewer.layers:
             return False
         own[kind] = make()
-        own[kind].metadata["crln"] = kind
+        own[kind].metadata.update(tag(kind, volume=name))
         self._viewer.add_layer(own[kind])
         if kind != "image":
             own[kind].editable = False

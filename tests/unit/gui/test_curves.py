@@ -49,7 +49,9 @@ def test_a_resumed_run_replaces_what_it_does_again() -> None:
 
 def test_reports_and_validations_go_to_their_groups() -> None:
     curves = Curves()
-    curves.add(Stepped(step=1, interval=1, losses={"total": 2.0}, measures={"mu": 0.5}, learning_rate=1, rate=1))
+    curves.add(
+        Stepped(step=1, interval=1, losses={"total": 2.0}, measures={"mu": 0.5}, learning_rate=1, rate=1)
+    )
     curves.add(Validated(step=1, dice=0.5, per_class={"body": 0.4}, per_volume={}))
     assert (list(curves.losses), list(curves.measures)) == (["total"], ["mu"])
     assert {name: series.values[0] for name, series in curves.dice.items()} == {"mean": 0.5, "body": 0.4}

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from panel_fakes import AtOnce, Later, Launcher
 
 from napari_crln.config import build
 from napari_crln.events import (
@@ -26,8 +27,6 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.run.folder import RunFolder
-
-from panel_fakes import AtOnce, Later, Launcher
 
 SHAPE = (16, 16, 16)
 
@@ -106,11 +105,18 @@ def test_a_folder_that_is_no_project_is_a_message_and_leaves_things_as_they_were
 
 
 def test_train_makes_a_run_folder_as_the_form_says_and_starts_it(desk: Desk) -> None:
-    desk.presenter.set_form(method="mean-teacher", iterations=7, device="cpu", settings="seed=3; batches.labelled=1")
+    desk.presenter.set_form(
+        method="mean-teacher", iterations=7, device="cpu", settings="seed=3; batches.labelled=1"
+    )
     desk.presenter.start()
     folder = desk.now.run.folder
     config = RunFolder.open(folder).config()
-    assert (config.method.name, config.iterations, config.seed, config.batches.labelled) == ("mean-teacher", 7, 3, 1)
+    assert (config.method.name, config.iterations, config.seed, config.batches.labelled) == (
+        "mean-teacher",
+        7,
+        3,
+        1,
+    )
     assert config.batches.patch == SHAPE
     assert desk.launcher.last.arguments == ["train", "--run-folder", str(folder), "--json"]
     assert desk.launcher.last.log.parent == folder
@@ -127,7 +133,9 @@ def test_a_wrong_setting_is_a_message_and_no_run(desk: Desk) -> None:
 
 
 def test_events_become_state_progress_and_curves(training: Desk) -> None:
-    training.write(stepped(1, 3.0), stepped(2, 2.0), Validated(step=2, dice=0.5, per_class={}, per_volume={"a": 0.5}))
+    training.write(
+        stepped(1, 3.0), stepped(2, 2.0), Validated(step=2, dice=0.5, per_class={}, per_volume={"a": 0.5})
+    )
     assert training.now.run.state == "training"
     assert training.now.run.progress.step == 2
     assert training.now.run.volume_dice == {"a": 0.5}
@@ -162,7 +170,12 @@ def test_resuming_an_ended_run_starts_the_command_line_again(training: Desk) -> 
     training.launcher.last.code = 0
     training.presenter.resume()
     run = training.now.run
-    assert training.launcher.last.arguments[:4] == ["resume", str(training.now.project.path), "--run", run.name]
+    assert training.launcher.last.arguments[:4] == [
+        "resume",
+        str(training.now.project.path),
+        "--run",
+        run.name,
+    ]
     assert run.state == "starting"
     training.write(started(2))
     assert training.now.run.state == "training"

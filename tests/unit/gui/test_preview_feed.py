@@ -5,13 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import numpy as np
+from panel_fakes import Later
 
 from napari_crln.gui import preview_feed
 from napari_crln.gui.preview_feed import Frame, MapPicture, PreviewFeed, Wanted, _restored
 from napari_crln.gui.throttle import Throttle
 from napari_crln.previews import Quantisation
-
-from panel_fakes import Later
 
 
 class Clock:

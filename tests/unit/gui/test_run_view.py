@@ -27,7 +27,13 @@ def started(step: int = 0, resumed: bool = False) -> Started:
 
 def stepped(step: int) -> Stepped:
     return Stepped(
-        step=step, interval=1, losses={"total": 1.0}, learning_rate=0.1, rate=2.0, remaining_s=5.0, memory_mb=9.0
+        step=step,
+        interval=1,
+        losses={"total": 1.0},
+        learning_rate=0.1,
+        rate=2.0,
+        remaining_s=5.0,
+        memory_mb=9.0,
     )
 
 

@@ -66,11 +66,9 @@ class _Plot(pg.PlotWidget):
     def __init__(self, unit: str, background: str, ink: str, colours: tuple[str, ...]) -> None:
         super().__init__(background=background)
         self.setMinimumHeight(_HEIGHT)
-        self._colours = colours
+        self._colours, self._ink = colours, ink
         self._lines: dict[str, pg.PlotDataItem] = {}
         item = self.getPlotItem()
-        self.legend = item.addLegend(offset=(-4, 4), labelTextColor=ink, labelTextSize="8pt", verSpacing=-6)
-        self.legend.setColumnCount(2)
         item.setLabel("bottom", "iteration", color=ink)
         item.setLabel("left", unit, color=ink)
         for side in ("left", "bottom"):
@@ -88,14 +86,15 @@ class _Plot(pg.PlotWidget):
             self.removeItem(self._lines.pop(name))
         for name, points in series.items():
             if name not in self._lines:
-                colour = self._colours[len(self._lines) % len(self._colours)]
-                pen = pg.mkPen(colour, width=2 if not self._lines else 1)
-                symbol = {"symbol": "o", "symbolSize": 4, "symbolBrush": colour, "symbolPen": None}
-                self._lines[name] = self.plot(
-                    pen=pen, name=_text(name), **(symbol if len(points) < 2 else {})
-                )
-            line = self._lines[name]
-            line.setData(points.steps, points.values, symbol="o" if len(points) == 1 else None)
+                self._lines[name] = self.plot(pen=pg.mkPen(self._colour(len(self._lines)), width=1.5))
+            self._lines[name].setData(points.steps, points.values, symbol="o" if len(points) == 1 else None)
+        names = (
+            f'<span style="color:{self._colour(i)}">■</span> {_text(n)}' for i, n in enumerate(self._lines)
+        )
+        self.getPlotItem().setTitle("&nbsp; ".join(names), size="8pt", color=self._ink)
+
+    def _colour(self, index: int) -> str:
+        return self._colours[index % len(self._colours)]
 
 
 def _text(name: str) -> str:

@@ -11,6 +11,7 @@ from napari_crln.gui.model import Snapshot
 from napari_crln.gui.session import Session
 from napari_crln.gui.widgets.curves_section import CurvesSection
 from napari_crln.gui.widgets.live_section import LiveSection
+from napari_crln.gui.widgets.new_project import NewProject
 from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible
 from napari_crln.gui.widgets.predict_section import PredictSection
 from napari_crln.gui.widgets.project_section import ProjectSection
@@ -37,7 +38,7 @@ class CrlnPanel(QWidget):
         self.setObjectName("crln-panel")
         self.session = session = Session(viewer)
         background, dark = _theme(viewer)
-        self.project = ProjectSection(session.presenter)
+        self.project = ProjectSection(session.presenter, NewProject(self, session))
         self.train = TrainSection(session.presenter)
         self.curves = CurvesSection(session.model.curves, background, dark)
         self.live = LiveSection(session.presenter)
@@ -80,6 +81,7 @@ class CrlnPanel(QWidget):
         layout = QVBoxLayout(self)
         layout.setContentsMargins(0, 0, 0, 0)
         layout.addWidget(scroll, 1)
+        self.status.setContentsMargins(2 * MARGIN, MARGIN, MARGIN, MARGIN)
         layout.addWidget(self.status)
         self.setMinimumWidth(_WIDTH)
 

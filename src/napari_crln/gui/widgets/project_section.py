@@ -10,6 +10,7 @@ from qtpy.QtWidgets import QAbstractItemView, QFileDialog, QHeaderView, QTableWi
 from napari_crln.gui import obstacles
 from napari_crln.gui.model import ProjectView, Snapshot
 from napari_crln.gui.presenter import Presenter
+from napari_crln.gui.widgets.new_project import NewProject
 from napari_crln.gui.widgets.parts import Button, Hint, Section, elided
 
 _COLUMNS = {
@@ -19,13 +20,13 @@ _COLUMNS = {
     "Labels": "dense: every voxel is annotated; sparse: some; – none.",
     "Dice": "Dice of the last validation, %, mean over the classes; only of validation volumes.",
 }
-_MOST_ROWS = 7
+_MOST_ROWS = 6
 
 
 class ProjectSection(Section):
     """The first section."""
 
-    def __init__(self, presenter: Presenter) -> None:
+    def __init__(self, presenter: Presenter, new_project: NewProject) -> None:
         super().__init__()
         self._presenter = presenter
         self.open_button = Button("&Open project…", "Open a project folder (….crln).", self._open)
@@ -34,10 +35,16 @@ class ProjectSection(Section):
             "Make a project of synthetic organs in a new folder: ready to train.",
             self._sample,
         )
+        self.layers_button = Button(
+            "&New from open layers…",
+            "Make a project of the images that are open, with the labels that belong to them; then press Train.",
+            new_project.begin,
+        )
         self.path = Hint("project path")
         self.table = QTableWidget(0, len(_COLUMNS))
         self._prepare_table()
         self.add_row(self.open_button, self.sample_button)
+        self.rows.addWidget(self.layers_button)
         self.rows.addWidget(self.path)
         self.rows.addWidget(self.table)
 
@@ -46,6 +53,7 @@ class ProjectSection(Section):
         reason = obstacles.to_open(now)
         self.open_button.hinder(reason)
         self.sample_button.hinder(reason)
+        self.layers_button.hinder(reason)
         if old is None or now.project != old.project:
             self._fill(now.project)
         if old is None or (now.shown, now.project) != (old.shown, old.project):

@@ -11,21 +11,9 @@ from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QLabel, QProgress
 from napari_crln.gui import obstacles
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.presenter import Presenter
-from napari_crln.gui.run_view import RunView
+from napari_crln.gui.run_view import STATES, RunView
 from napari_crln.gui.training_form import DEVICES, METHODS, command_line, preset_names, usual_iterations
 from napari_crln.gui.widgets.parts import Button, Hint, Section, clock
-
-_STATES = {
-    "idle": "not trained yet",
-    "starting": "starting …",
-    "training": "training",
-    "pausing": "pausing …",
-    "paused": "paused",
-    "stopping": "stopping …",
-    "finished": "finished",
-    "stopped": "stopped",
-    "failed": "failed",
-}
 
 
 class TrainSection(Section):
@@ -158,7 +146,7 @@ class TrainSection(Section):
 
 
 def _figures(run: RunView) -> str:
-    parts = [_STATES[run.state]]
+    parts = [STATES[run.state]]
     progress = run.progress
     if run.active and progress.rate:
         parts += [f"{progress.rate:.3g} it/s", f"{clock(progress.remaining_s)} left"]
