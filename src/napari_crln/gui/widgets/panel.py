@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import Qt
+from qtpy.QtCore import QEvent, Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_crln.gui.model import Snapshot
@@ -34,6 +34,7 @@ class CrlnPanel(QWidget):
     """
 
     def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._docked = False
         super().__init__()
         self.setObjectName("crln-panel")
         self.session = session = Session(viewer)
@@ -53,11 +54,23 @@ class CrlnPanel(QWidget):
         self.destroyed.connect(session.close)
         QApplication.instance().aboutToQuit.connect(session.close)
 
+    def event(self, event: Any) -> bool:
+        """Taken out of its dock (napari does so when a dock's x is clicked), the panel ends."""
+        if event.type() == QEvent.Type.ParentChange:
+            docked, self._docked = self._docked, self.parent() is not None
+            if docked and not self._docked:
+                self._end()
+        return bool(super().event(event))
+
     def closeEvent(self, event: Any) -> None:
         """End threads with the widget."""
+        self._end()
+        super().closeEvent(event)
+
+    def _end(self) -> None:
         self.session.model.changed.disconnect(self._draw, missing_ok=True)
         self.session.close()
-        super().closeEvent(event)
+        self.deleteLater()
 
     def _lay_out(self) -> None:
         content = QWidget()
