@@ -1,0 +1,1 @@
+"""Icons of the plugin, for light and dark themes."""
