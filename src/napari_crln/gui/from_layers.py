@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_crln.durable import check_free, creating_folder
 from napari_crln.errors import UsageError
 from napari_crln.gui.layer_classes import class_table
 from napari_crln.gui.layer_data import Layer
@@ -23,7 +24,6 @@ from napari_crln.gui.layer_pairs import pair
 from napari_crln.gui.layer_volume import LayerArray, LayerVolume
 from napari_crln.gui.tags import tag_of
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, AnyPath, Coverage
-from napari_crln.volume.atomic import check_free, creating_folder
 from napari_crln.volume.incoming import Incoming
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable

@@ -12,12 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from napari_crln.durable import creating_folder
 from napari_crln.errors import InvalidLabel
 from napari_crln.gui.label_look import label_values, value_colours, value_names
 from napari_crln.gui.layer_geometry import PlacedArray, State, millimetres_a_unit
 from napari_crln.gui.tags import KEY
 from napari_crln.volume import ome, pyramid, store
-from napari_crln.volume.atomic import creating_folder
 from napari_crln.volume.checks import check_same_grid
 from napari_crln.volume.names import plain_name
 

@@ -14,10 +14,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from napari_crln.durable import creating_folder
 from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError, UsageError
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume import store
-from napari_crln.volume.atomic import creating_folder
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import KEY, AnnotationRecord, Volume, fill_annotation
 
