@@ -87,10 +87,12 @@ def _threads() -> set[threading.Thread]:
 
 
 @pytest.fixture
-def panel(make_napari_viewer: Any) -> Iterator[Any]:
+def panel(make_napari_viewer: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The panel, docked in a viewer; in the end taken out as napari does when the dock's x is clicked."""
     from napari_crln.gui.widgets.panel import CrlnPanel
 
+    source = str(Path(__file__).parents[2] / "src")  # for child processes, where the package is not installed
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]))
     viewer = make_napari_viewer(show=True)
     panel = CrlnPanel(viewer)
     dock = viewer.window.add_dock_widget(panel, name="crln", area="right")
