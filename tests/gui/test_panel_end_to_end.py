@@ -34,7 +34,8 @@ def test_from_project_to_prediction(panel: Any, sample: Path, wait: Callable[...
         panel.live.ticks[key].setChecked(True)
 
     panel.train.train_button.click()
-    wait(lambda: model.snapshot.run.state == "training")
+    wait(lambda: model.snapshot.run.state not in ("idle", "starting"), 120)
+    assert model.snapshot.run.state == "training", model.snapshot.message.text
     wait(lambda: len(model.curves.losses.get("total", ())) >= 2)
     panel.curves.refresh()
     drawn = panel.curves.plots[0].listDataItems()

@@ -1,38 +1,64 @@
-"""napari's thread workers behind the presenter's `Background`: work in threads, results on the main thread.
+"""Threads behind the presenter's `Background`: work elsewhere, results on the main thread.
 
-They are superqt's, which napari re-exports: napari's own subclasses also list each worker among the window's tasks,
-and a follower that lives as long as its panel would make napari ask at every closing whether to wait for it.
-
-A stream's generator yields None when idle, so that a worker that was told to quit ends within a poll. `close`
-quits all, waits for them, and lets nothing through afterwards: a panel that is gone gets no more calls.
+One relay object lives as long as the bridge and carries every result over as a queued signal. (napari's `thread_worker`
+makes a signal object a worker, whose end is decided by two threads at once: letting go of a running one crashed; it
+also lists each worker among the window's tasks, so that a follower would make napari ask at every closing.) A stream's
+generator yields None when idle, so that one that was told to end does so within a poll. After `close` nothing is called.
 """
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from typing import Any, TypeVar
 
-from qtpy.QtCore import QObject, QThreadPool, QTimer
-from superqt.utils import FunctionWorker, GeneratorWorker
+from qtpy.QtCore import QObject, Qt, QTimer, Signal
 
 T = TypeVar("T")
-_LONGEST_WAIT_MS = 3000
+_LONGEST_WAIT_S = 3.0
+
+
+class _Relay(QObject):
+    """Calls on its own thread what other threads hand in."""
+
+    arrived = Signal(object)
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.closed = False
+        self.arrived.connect(self._call, Qt.ConnectionType.QueuedConnection)
+
+    def hand_in(self, call: Callable[[], None]) -> None:
+        """From any thread; nothing once Qt is gone."""
+        with suppress(RuntimeError):
+            self.arrived.emit(call)
+
+    def _call(self, call: Callable[[], None]) -> None:
+        if not self.closed:
+            call()
 
 
 class Bridge:
     """Runs work for one panel, on threads of its own."""
 
     def __init__(self) -> None:
-        self._pool = QThreadPool()
-        self._workers: set[Any] = set()
+        self._relay = _Relay()
+        self._threads: dict[threading.Thread, threading.Event] = {}
         self._timers: list[QTimer] = []
-        self._closed = False
 
     def run(
         self, work: Callable[[], T], done: Callable[[T], None], failed: Callable[[Exception], None]
     ) -> None:
         """Do `work` in a thread; then call `done` or `failed` here."""
-        self._start(FunctionWorker(work), failed, {"returned": done})
+        relay = self._relay
+
+        def job(_ended: threading.Event) -> None:
+            result = work()
+            relay.hand_in(partial(done, result))
+
+        self._start("run", job, failed)
 
     def stream(
         self,
@@ -42,66 +68,58 @@ class Bridge:
         failed: Callable[[Exception], None],
     ) -> Callable[[], None]:
         """Call `each` here with what a generator yields in a thread; returns what ends it."""
+        relay, let_go = self._relay, threading.Event()
 
-        def generate() -> Iterator[T | None]:
-            yield from items()
-
-        def take(item: T | None) -> None:
-            if item is not None:
+        def deliver(item: T) -> None:
+            if not let_go.is_set():
                 each(item)
 
-        worker = self._start(
-            GeneratorWorker(generate), failed, {"yielded": take, "returned": lambda _: ended()}
-        )
-        return lambda: self._let_go(worker)
+        def job(closing: threading.Event) -> None:
+            for item in items():
+                if let_go.is_set() or closing.is_set():
+                    return
+                if item is not None:
+                    relay.hand_in(partial(deliver, item))
+            relay.hand_in(ended)
 
-    def every(self, seconds: float, call: Callable[[], None], parent: QObject | None = None) -> None:
+        self._start("stream", job, failed)
+        return let_go.set
+
+    def every(self, seconds: float, call: Callable[[], None]) -> None:
         """Call again and again on this thread, until closed."""
-        timer = QTimer(parent)
+        timer = QTimer(self._relay)
         timer.setInterval(round(seconds * 1000))
-        timer.timeout.connect(lambda: None if self._closed else call())
+        timer.timeout.connect(lambda: None if self._relay.closed else call())
         timer.start()
         self._timers.append(timer)
 
     def close(self) -> None:
-        """End all work; afterwards nothing is called any more."""
-        if self._closed:
+        """End all work, and wait for it a while; afterwards nothing is called any more."""
+        if self._relay.closed:
             return
-        self._closed = True
+        self._relay.closed = True
         for timer in self._timers:
-            timer.stop()
-            timer.deleteLater()
-        self._timers.clear()
-        for worker in tuple(self._workers):
-            worker.quit()
-        self._pool.waitForDone(_LONGEST_WAIT_MS)
-        self._workers.clear()
+            with suppress(RuntimeError):  # Qt has deleted it
+                timer.stop()
+        for ended in self._threads.values():
+            ended.set()
+        for thread in tuple(self._threads):
+            thread.join(_LONGEST_WAIT_S)
 
     def _start(
-        self,
-        worker: Any,
-        failed: Callable[[Exception], None],
-        calls: dict[str, Callable[[Any], None]],
-    ) -> Any:
-        if self._closed:
-            return None
-        self._workers.add(worker)
-        for signal, call in {**calls, "errored": failed}.items():
-            getattr(worker, signal).connect(self._guarded(worker, call))
-        worker.finished.connect(lambda: self._workers.discard(worker))
-        self._pool.start(worker)
-        return worker
+        self, name: str, job: Callable[[threading.Event], None], failed: Callable[[Exception], None]
+    ) -> None:
+        if self._relay.closed:
+            return
+        relay, closing = self._relay, threading.Event()
 
-    def _guarded(self, worker: Any, call: Callable[[Any], None]) -> Callable[[Any], None]:
-        """Nothing reaches a closed panel, nor comes from a stream that was let go."""
+        def work() -> None:
+            try:
+                job(closing)
+            except Exception as error:
+                relay.hand_in(partial(failed, error))
 
-        def guarded(value: Any = None) -> None:
-            if not self._closed and worker in self._workers:
-                call(value)
-
-        return guarded
-
-    def _let_go(self, worker: Any) -> None:
-        if worker is not None:
-            self._workers.discard(worker)
-            worker.quit()
+        self._threads = {t: e for t, e in self._threads.items() if t.is_alive()}
+        thread: Any = threading.Thread(target=work, name=f"crln-{name}", daemon=True)
+        self._threads[thread] = closing
+        thread.start()

@@ -131,10 +131,10 @@ class LiveLayers:
     @contextmanager
     def _same_selection(self) -> Iterator[None]:
         layers = self._viewer.layers
-        selected, active = set(layers.selection), layers.selection.active
+        selected, active = {_own(layer) for layer in layers.selection}, _own(layers.selection.active)
         yield
         if selected:
-            layers.selection = selected & set(layers)
+            layers.selection = selected
             layers.selection.active = active
 
     def _disconnect(self, layer: Any) -> None:
@@ -154,6 +154,11 @@ class LiveLayers:
             del self._layers[key]
             self._touched.discard(key)
             self._removed(key)
+
+
+def _own(layer: Any) -> Any:
+    """A layer itself: napari hands plugins proxies, and a selection of proxies is not shown."""
+    return getattr(layer, "__wrapped__", layer)
 
 
 def _labels(spec: LiveMap, picture: MapPicture, classes: tuple[LabelClass, ...]) -> Any:

@@ -1,1 +1,1 @@
-"""Icons of the plugin, for light and dark themes."""
+"""The plugin's icon, for light and for dark themes."""
