@@ -29,8 +29,8 @@ if TYPE_CHECKING:
     from napari_crln.types import LabelDHW
     from napari_crln.volume.project import Project
 
-SHAPE = (32, 48, 48)
-LABELLED, UNLABELLED, TEST = 4, 12, 6
+SHAPE = (40, 56, 56)
+LABELLED, UNLABELLED, TEST = 6, 16, 6
 METHODS = ("supervised", "crln")
 _PROJECT = "phantoms.crln"
 _PAGE = "index.html"
