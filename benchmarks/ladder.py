@@ -58,7 +58,8 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> None:
     from napari_crln.volume.project import Project
 
     name = f"{options.tag}{arm}-seed{seed}"
-    overrides = [*options.set, *ARMS.get(arm.split("+")[0], []), *_extras(options, arm), f"seed={seed}"]
+    rung, *extras = arm.split("+")  # `crln+method.cps.xi=0.5` is a rung with one more override
+    overrides = [*options.set, *ARMS[rung], *extras, f"seed={seed}"]
     settings = config.build(config.load_preset(options.preset), *map(config.assignment, overrides))
     project = Project.open(options.project)
     folder = _find_run(project.path, name) or RunFolder.create(project.path, settings, name)
@@ -151,11 +152,6 @@ def _summarise_arm(options: argparse.Namespace, arm: str) -> dict[str, Any]:
     by_seed = summary["validation"]["dice"]["by_seed"]
     middle = sorted(by_seed)[len(by_seed) // 2]
     return {**summary, "median_seed": options.seeds[by_seed.index(middle)]}
-
-
-def _extras(options: argparse.Namespace, arm: str) -> list[str]:
-    """`crln+method.cps.xi=0.5` is the arm with one more override."""
-    return arm.split("+")[1:]
 
 
 def _result(options: argparse.Namespace, arm: str, seed: int) -> Path:

@@ -45,9 +45,13 @@ def main() -> None:
     for name in METHODS:
         results[name]["wall_ratio"] = results[name]["wall_s"] / reference["wall_s"]
         results[name]["cpu_ratio"] = results[name]["cpu_s"] / reference["cpu_s"]
-        print(f"{name:14s} {results[name]['wall_s']:.3f} s = {results[name]['wall_ratio']:.3f} × mean-teacher")
+        print(
+            f"{name:14s} {results[name]['wall_s']:.3f} s = {results[name]['wall_ratio']:.3f} × mean-teacher"
+        )
     if options.out:
-        settings = {k: v for k, v in vars(options).items() if k != "out"} | {"threads": torch.get_num_threads()}
+        settings = {k: v for k, v in vars(options).items() if k != "out"} | {
+            "threads": torch.get_num_threads()
+        }
         record(options.out, ["python", *sys.argv], {"settings": settings, "methods": results}, [0])
 
 
@@ -72,7 +76,9 @@ def _batch(options: argparse.Namespace) -> Batch:
     target = torch.zeros(shape, dtype=torch.int16)
     for k in range(1, options.classes):  # boxes, so that every class has voxels
         target[:, 8 * k : 8 * k + 8, 8:-8, 8:-8] = k
-    return Batch(torch.rand(2, 1, *options.patch), target, torch.rand(2, 1, *options.patch), torch.ones(shape) > 0)
+    return Batch(
+        torch.rand(2, 1, *options.patch), target, torch.rand(2, 1, *options.patch), torch.ones(shape) > 0
+    )
 
 
 def _timed(state: TrainingState, name: str, batch: Batch, step: int) -> tuple[float, float]:

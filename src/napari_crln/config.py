@@ -216,6 +216,7 @@ class Engine(_Section):
         0, "iterations between validations; 0: only where there is none to do", "free", ge=0
     )
     preview_share: float = _field(0.05, "share of training time for previews", "free", ge=0, le=0.5)
+    preview_history: int = _field(20, "previews kept, the newest ones", "free", ge=1)
 
 
 class Predicting(_Section):

@@ -87,6 +87,7 @@ class Previewed(_Event):
     volume: str
     maps: list[str]
     region: tuple[tuple[int, int], tuple[int, int], tuple[int, int]] | None = None
+    focus: int = Field(default=0, description="generation of the `focus` command that it answers; 0: of none")
 
 
 class LabelsTaken(_Event):

@@ -35,6 +35,7 @@ OPTIONS = [
     "engine.keep",
     "engine.log_every",
     "engine.precision",
+    "engine.preview_history",
     "engine.preview_share",
     "engine.threads",
     "engine.validate_every",

@@ -7,6 +7,7 @@ import os
 import pkgutil
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -59,8 +60,37 @@ def test_everything_but_gui_imports_without_napari_and_qt() -> None:
     _import_without([m for m in MODULES if m.split(".")[1] != "gui" and not m.endswith("__main__")], VIEWER)
 
 
+#: Modules of the panel that are made of Qt or of napari's layers; the rest of `gui` needs neither.
+WINDOWED = ("bridge", "live_layers", "session", "shown_volumes", "widgets")
+
+
+def _windowed(module: str) -> bool:
+    return module.split(".")[2:3] != [] and module.split(".")[2] in WINDOWED
+
+
 def test_gui_imports_without_torch() -> None:
-    _import_without(_in("gui"), ["torch", "monai"])
+    _import_without([m for m in _in("gui") if not _windowed(m)], ["torch", "monai"])
+
+
+@pytest.mark.gui
+@pytest.mark.skipif(find_spec("napari") is None, reason="no napari: tox -e gui")
+def test_panel_imports_without_torch() -> None:
+    _import_without([m for m in _in("gui") if _windowed(m)], ["torch", "monai"])
+
+
+def test_model_and_presenter_import_without_qt_and_napari() -> None:
+    blocked = ["napari", "qtpy", "PyQt5", "PyQt6", "PySide2", "PySide6", "superqt", "pyqtgraph", "torch"]
+    names = (
+        "model",
+        "presenter",
+        "predictor",
+        "preview_feed",
+        "obstacles",
+        "curves",
+        "run_view",
+        "following",
+    )
+    _import_without([f"napari_crln.gui.{name}" for name in names], blocked)
 
 
 @pytest.mark.parametrize("layer", ["config", "errors", "events", "run", "types", "volume"])

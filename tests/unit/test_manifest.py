@@ -44,7 +44,8 @@ def test_every_contribution_uses_a_declared_command_and_every_command_is_used(
     manifest: PluginManifest,
 ) -> None:
     parts = manifest.contributions
-    used = {c.command for c in [*(parts.readers or []), *(parts.sample_data or []), *(parts.widgets or [])]}
+    kinds = (parts.readers, parts.writers, parts.sample_data, parts.widgets)
+    used = {contribution.command for kind in kinds for contribution in kind or []}
     assert used == {c.id for c in parts.commands or []}
 
 
@@ -63,6 +64,30 @@ def test_sample_data_comes_out_of_its_command(manager: PluginManager) -> None:
 )
 def test_reader_is_offered_for_nifti_only(manager: PluginManager, path: str, reads: bool) -> None:
     assert bool(list(manager.iter_compatible_readers([path]))) is reads
+
+
+@pytest.mark.parametrize(
+    ("path", "types", "command"),
+    [
+        ("a.nii.gz", ["image"], "write_nifti_image"),
+        ("a.NII", ["labels"], "write_nifti_labels"),
+        ("a.ome.zarr", ["image"], "write_ome_zarr"),
+        ("a.zarr", ["image", "labels", "labels"], "write_ome_zarr"),
+        ("a.zarr", ["labels"], "write_ome_zarr_labels"),
+        ("a.nii.gz", ["image", "labels"], None),
+        ("a.zarr", ["points"], None),
+    ],
+)
+def test_writer_is_found_by_ending_and_layers(
+    manager: PluginManager, path: str, types: list[str], command: str | None
+) -> None:
+    writer, _ = manager.get_writer(path, types, NAME)
+    assert (writer and writer.command) == (command and f"{NAME}.{command}")
+
+
+def test_project_reader_is_offered_for_folders(manager: PluginManager, tmp_path: Path) -> None:
+    readers = list(manager.iter_compatible_readers([str(tmp_path)]))
+    assert [reader.command for reader in readers] == [f"{NAME}.read_project"]
 
 
 @pytest.mark.skipif(not _installed(), reason="the package is not installed here: tox installs it")

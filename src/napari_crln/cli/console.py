@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Protocol
@@ -78,6 +79,21 @@ def progress_bar(title: str, shown: bool = True) -> Iterator[Tell]:
             bar.update(task, completed=done, total=total, description=f"{title} {name}".strip())
 
         yield tell
+
+
+@contextmanager
+def progress_json(every_s: float = 0.2) -> Iterator[Tell]:
+    """Progress for programs: JSON lines on stderr, one every `every_s` at most, and always the last."""
+    next_line = 0.0
+
+    def tell(done: int, total: int, name: str = "") -> None:
+        nonlocal next_line
+        if time.monotonic() >= next_line or done >= total:
+            next_line = time.monotonic() + every_s
+            line = {"kind": "progress", "done": done, "total": total, "name": name}
+            print(json.dumps(line, ensure_ascii=False, separators=(",", ":")), file=sys.stderr, flush=True)
+
+    yield tell
 
 
 def _like_number(cell: str) -> bool:

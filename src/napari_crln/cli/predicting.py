@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import typer
 
-from napari_crln.cli.console import Tell, print_json, progress_bar, say
+from napari_crln.cli.console import Tell, print_json, progress_bar, progress_json, say
 from napari_crln.cli.options import AsJson, Overwrite, ProjectPath, RoleChoice, RoleName, RunName
 from napari_crln.errors import ProjectError, UsageError
 
@@ -39,6 +39,9 @@ def predict(
     device: Annotated[str | None, typer.Option(help="auto, cpu, cuda, cuda:1 or mps.")] = None,
     overwrite: Overwrite = False,
     as_json: AsJson = False,
+    progress_lines: Annotated[
+        bool, typer.Option("--progress", help="Print progress as JSON lines on stderr, for programs.")
+    ] = False,
 ) -> None:
     """Segment volumes (all of them, those of a role, or those named) and store the result in the project."""
     from napari_crln.cli.runs import run_to_use
@@ -52,7 +55,8 @@ def predict(
 
     segmenter = Segmenter(used.path, checkpoint, clues=False if without_clues else None, device=device)
     attributes = describe(segmenter, used.name, checkpoint)
-    with progress_bar("predicting", shown=not as_json) as tell:
+    bar = progress_json() if progress_lines else progress_bar("predicting", shown=not as_json)
+    with bar as tell:
         for number, each in enumerate(volumes):
             progress = _nth(tell, number, len(volumes), each.name)
             with segmenter.segment(each, probability=save_probability, progress=progress) as result:

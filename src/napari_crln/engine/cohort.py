@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from napari_crln.errors import ProjectError
-from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, TargetDHW
+from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
 
@@ -28,6 +28,8 @@ class Case:
     image: ImageDHW
     normalisation: Normalisation
     target: TargetDHW | None = None
+    #: mm, for those who look at what was learned; training does not.
+    spacing: SpacingDHW = (1.0, 1.0, 1.0)
 
 
 @dataclass(frozen=True)

@@ -49,7 +49,7 @@ class TrainingData:
 def read_case(volume: Volume, with_target: bool) -> Case:
     """A volume in memory, in its stored dtype, with its recorded normalisation."""
     target = volume.read_targets() if with_target else None
-    return Case(volume.name, volume.read_image(), volume.normalisation, target)
+    return Case(volume.name, volume.read_image(), volume.normalisation, target, volume.grid.spacing)
 
 
 class Batches:

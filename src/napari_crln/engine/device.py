@@ -36,6 +36,14 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait for the work that the device has still to do; on a CPU there is none."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def use_threads(settings: config.Engine) -> None:
     """Set torch's CPU threads where the configuration names a number."""
     if settings.threads is not None:

@@ -25,6 +25,7 @@ from napari_crln.engine.device import autocast, choose_device, use_threads
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
+from napari_crln.engine.preview import Previewer
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
@@ -63,6 +64,7 @@ class Trainer:
         self._data = data
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
+        self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
         self._sound = False
@@ -88,6 +90,8 @@ class Trainer:
                 if not ended:
                     self._end_badly(log, error)
                 raise
+            finally:
+                self._previewer.drop()
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
@@ -100,15 +104,16 @@ class Trainer:
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
-                self._step()
+                seconds = self._step()
                 yield from self._report(interrupts)
+                yield from self._previewer.after_step(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
         yield events.Ended(step=self.state.step, reason=reason or "finished", seconds=now() - began)
 
-    def _step(self) -> None:
-        """One iteration: batch, losses, optimiser, teacher and μ."""
+    def _step(self) -> float:
+        """One iteration: batch, losses, optimiser, teacher and μ; returns the seconds it took."""
         start = now()
         state, step = self.state, self.state.step
         random = Randomness(self.settings.seed, step)
@@ -127,7 +132,9 @@ class Trainer:
             state.learner.after_step(result, step)
             state.step += 1
             self._sound = True
-        self._meter.add(result, norm, now() - start, waited)
+        seconds = now() - start
+        self._meter.add(result, norm, seconds, waited)
+        return seconds
 
     def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
         """Events that are due after a step; a signal breaks a validation off."""
@@ -179,10 +186,13 @@ class Trainer:
                 elif isinstance(command, events.Resume) and paused:
                     paused = False
                     yield events.Continued(step=self.state.step)
+                elif isinstance(command, events.Focus | events.PreviewBudget):
+                    yield from self._previewer.obey(command)
             for message in inbox.warnings():
                 yield self._warned(message)
             if not paused:
                 return None
+            yield from self._previewer.while_paused()
             time.sleep(_POLL_S)
 
     def _pause(self) -> Iterator[events.Event]:

@@ -71,7 +71,7 @@ def belief_maps(
     ------
     OutOfMemory : a batch of windows does not fit the device
     """
-    believe = _Believer(learner, settings, step)
+    believe = Believer(learner, settings, step)
     slabs = blend_slabs(
         believe,
         image,
@@ -80,14 +80,14 @@ def belief_maps(
         device=next(learner.parameters()).device,
         progress=progress,
     )
-    parts = [_maps(slab.probability_CDHW, believe.groups) for slab in slabs]
+    parts = [maps_of(slab.probability_CDHW, believe.groups) for slab in slabs]
     joined: dict[str, Any] = {
         f.name: _joined([getattr(p, f.name) for p in parts]) for f in fields(BeliefMaps)
     }
     return BeliefMaps(**joined)
 
 
-class _Believer:
+class Believer:
     """Windows (b, 1, d, h, w) to all values that the maps are made of, (b, groups · C, d, h, w)."""
 
     def __init__(self, learner: Learner, settings: config.RunConfig, step: int | None) -> None:
@@ -117,8 +117,8 @@ def _upsampled(maps_BCdhw: Tensor, like: Tensor) -> Tensor:
     return F.interpolate(maps_BCdhw, size=like.shape[2:], mode="trilinear", align_corners=False)
 
 
-def _maps(values: _Float, groups: int) -> BeliefMaps:
-    """Maps of one slab from its blended values, (groups · C, d, H, W)."""
+def maps_of(values: _Float, groups: int) -> BeliefMaps:
+    """Maps of one slab from a `Believer`'s blended values, (groups · C, d, H, W)."""
     teacher, rectified, final, *rest = np.split(values, groups)
     before, after = most_probable(teacher), most_probable(rectified)
     clues, similarity = rest or (None, None)

@@ -7,6 +7,7 @@ import time
 import torch
 from torch import Tensor
 
+from napari_crln.engine.device import synchronise
 from napari_crln.engine.memory import peak_memory_mb
 from napari_crln.events import Stepped
 from napari_crln.method.learner import StepResult
@@ -38,6 +39,14 @@ class Meter:
         self._count += 1
         self._seconds += seconds
         self._waiting += waiting
+
+    def settle(self) -> float:
+        """Wait for the steps that the device has still to do; returns the seconds, which are of those steps."""
+        start = now()
+        synchronise(self._device)
+        waited = now() - start
+        self._seconds += waited
+        return waited
 
     def read(self, step: int, iterations: int, learning_rate: float) -> Stepped:
         """The means as an event, then start again."""

@@ -133,6 +133,29 @@ def blend_slabs(
     cancelled: Callable[[], bool] = lambda: False,
 ) -> Iterator[Slab]:
     """Any values of windows, (b, 1, d, h, w) to (b, C, d, h, w), averaged as `predict_slabs` does probabilities."""
+    steps = blend_steps(
+        values,
+        image,
+        windowing,
+        normalise=normalise,
+        device=device,
+        progress=progress,
+        cancelled=cancelled,
+    )
+    return (slab for slab in steps if slab is not None)
+
+
+def blend_steps(
+    values: Callable[[Tensor], Tensor],
+    image: SlicedVolume,
+    windowing: Windowing,
+    *,
+    normalise: Normalise | None = None,
+    device: torch.device | str = "cpu",
+    progress: Progress | None = None,
+    cancelled: Callable[[], bool] = lambda: False,
+) -> Iterator[Slab | None]:
+    """As `blend_slabs`, with None after each batch of windows, so that the caller may do other things between."""
     d, h, w = image.shape
     grid = Grid.over((d, h, w), windowing.patch, windowing.stride, windowing.overlap)
     planes = _Planes(image, normalise or _as_float32)
@@ -149,6 +172,7 @@ def blend_slabs(
             done += len(columns)
             if progress is not None:
                 progress(done, len(grid))
+            yield None
         yield from _cropped(blend.advance(following - row), row, grid)
 
 

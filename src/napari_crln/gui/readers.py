@@ -9,12 +9,16 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln.gui.layer_data import Layer, placement
+from napari_crln.gui.tags import tag
+
+if TYPE_CHECKING:
+    from napari_crln.volume.nifti import Loaded
 
 PathOrPaths: TypeAlias = str | Sequence[str]
 Reader: TypeAlias = Callable[[PathOrPaths], list[Layer]]
@@ -53,10 +57,15 @@ def _layer(path: Path) -> Layer:
     name = re.sub(r"\.nii(\.gz)?$", "", path.name, flags=re.IGNORECASE)
     values = _scaled(loaded.voxels, loaded.scaling)
     intent = int(loaded.source.read_header()["intent_code"])
-    common = {"name": name, "metadata": {"source": path.name}, **placement(loaded.grid)}
+    common = {"name": name, "metadata": _origin(loaded, path), **placement(loaded.grid)}
     if (intent == _LABEL_INTENT or _named_as_labels(path, name)) and _can_be_labels(values):
         return values.astype(np.min_scalar_type(int(values.max()))), common, "labels"
     return values, {**common, "contrast_limits": _limits(values), "colormap": "gray"}, "image"
+
+
+def _origin(loaded: Loaded, path: Path) -> dict[str, Any]:
+    """The file, and its grid for writing results back: kept through saving and through a project."""
+    return {"source": path.name, **tag("file", source=loaded.source.model_dump(mode="json"))}
 
 
 def _scaled(voxels: NDArray[Any], scaling: tuple[float, float]) -> NDArray[Any]:

@@ -68,6 +68,19 @@ class Child:
             )
             self._stopping.start()
 
+    def terminate(self, grace_s: float = 5.0) -> None:
+        """End it without the stop command, which it does not read: SIGTERM, then its tree is killed; returns at once.
+
+        Parameters
+        ----------
+        grace_s : seconds after SIGTERM until the tree is killed
+        """
+        if self.alive and self._stopping is None:
+            self._stopping = threading.Thread(
+                target=self._end, args=(grace_s,), name=f"terminate-{self.pid}", daemon=True
+            )
+            self._stopping.start()
+
     def tail(self, size: int = 4000) -> str:
         """Last characters of the log, to show why it failed."""
         with suppress(FileNotFoundError), self.log.open("rb") as file:
@@ -82,8 +95,10 @@ class Child:
     def _climb(self, grace_s: float) -> None:
         with suppress(CrlnError, OSError):  # an unwritable inbox: the next rung
             send(self.log.parent, Stop())
-        if self._ended.wait(grace_s):
-            return
+        if not self._ended.wait(grace_s):
+            self._end(grace_s)
+
+    def _end(self, grace_s: float) -> None:
         self._process.terminate()
         if not self._ended.wait(grace_s):
             self._kill_tree()

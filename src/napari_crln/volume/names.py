@@ -19,3 +19,10 @@ def check_name(name: str) -> str:
             "Choose another name",
         )
     return name
+
+
+def plain_name(text: str) -> str:
+    """The nearest name that `check_name` takes: for what a person called a layer or a file."""
+    kept = re.sub(r"[^\w. +@=-]+", "_", text)
+    kept = re.sub(r"^[\W_]+", "", kept)[:128]
+    return re.sub(r"[^\w+-]+$", "", kept) or "volume"

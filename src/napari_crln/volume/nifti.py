@@ -86,6 +86,11 @@ def write_labels(
     _write(Path(path), table.decode(class_indices), source, (1.0, 0.0), overwrite, intent=_LABEL_INTENT)
 
 
+def write_ids(path: AnyPath, ids: NDArray[Any], source: Source, *, overwrite: bool = False) -> None:
+    """Write label values as they are, in their own integer dtype; errors as of `write_labels`."""
+    _write(Path(path), ids, source, (1.0, 0.0), overwrite, intent=_LABEL_INTENT)
+
+
 def write_image(
     path: AnyPath,
     image: ImageDHW,

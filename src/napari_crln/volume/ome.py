@@ -16,9 +16,20 @@ VERSION = "0.5"
 Content = Literal["image", "label"]
 
 
-def image(name: str, levels: Sequence[Level], content: Content, channels: bool = False) -> dict[str, Any]:
-    """The `ome` attribute of a multiscale; with `channels` a leading c axis."""
-    space = [{"name": axis, "type": "space", "unit": "millimeter"} for axis in "zyx"]
+def image(
+    name: str,
+    levels: Sequence[Level],
+    content: Content,
+    channels: bool = False,
+    *,
+    origin: tuple[float, float, float] = (0.0, 0.0, 0.0),
+    unit: str | None = "millimeter",
+) -> dict[str, Any]:
+    """The `ome` attribute of a multiscale; with `channels` a leading c axis.
+
+    `origin`: world z, y, x of the first voxel, in the `unit` of the levels' spacing (none: not stated).
+    """
+    space = [{"name": axis, "type": "space"} | ({"unit": unit} if unit else {}) for axis in "zyx"]
     lead = [{"name": "c", "type": "channel"}] if channels else []
     return {
         "version": VERSION,
@@ -27,7 +38,10 @@ def image(name: str, levels: Sequence[Level], content: Content, channels: bool =
                 "name": name,
                 "axes": lead + space,
                 "datasets": [
-                    {"path": str(i), "coordinateTransformations": _transform(levels, i, content, len(lead))}
+                    {
+                        "path": str(i),
+                        "coordinateTransformations": _transform(levels, i, content, len(lead), origin),
+                    }
                     for i in range(len(levels))
                 ],
                 "type": "mean" if content == "image" else "decimation",
@@ -53,12 +67,17 @@ def label_list(names: Sequence[str]) -> dict[str, Any]:
     return {"version": VERSION, "labels": list(names)}
 
 
-def _transform(levels: Sequence[Level], index: int, content: Content, lead: int) -> list[dict[str, Any]]:
-    """Scale; for averaged levels also where the centre of the first cell lies."""
+def _transform(
+    levels: Sequence[Level], index: int, content: Content, lead: int, origin: tuple[float, float, float]
+) -> list[dict[str, Any]]:
+    """Scale; and where the first voxel lies: for averaged levels that is the centre of the first cell."""
     first, level = levels[0], levels[index]
     steps: list[dict[str, Any]] = [{"type": "scale", "scale": [1.0] * lead + list(level.spacing)}]
-    if index and content == "image":
-        shift = [(coarse - fine) / 2 for coarse, fine in zip(level.spacing, first.spacing, strict=True)]
+    shift = list(origin)
+    if content == "image":
+        cells = zip(shift, level.spacing, first.spacing, strict=True)
+        shift = [start + (coarse - fine) / 2 for start, coarse, fine in cells]
+    if any(shift):
         steps.append({"type": "translation", "translation": [0.0] * lead + shift})
     return steps
 

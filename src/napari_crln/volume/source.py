@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import base64
 import io
-from typing import Any
+from typing import Any, Literal
 
 import nibabel as nib
 import numpy as np
@@ -23,6 +23,7 @@ from napari_crln.volume.geometry import Grid
 #: Rows: for each file axis, the stored axis (x, y, z) that it becomes and +1 or -1 for its direction.
 Orientation = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _UNITS = {1: 1e3, 2: 1.0, 3: 1e-3}  # NIfTI's codes for metre, millimetre, micrometre, in mm
+_CODES = {"mm": 2, "micron": 3}
 
 
 class Source(BaseModel):
@@ -51,14 +52,18 @@ class Source(BaseModel):
         )
 
     @classmethod
-    def made_up(cls, name: str, grid: Grid, dtype: np.dtype[Any]) -> Source:
-        """A NIfTI-1 header in scanner millimetres for a volume that came as an array."""
+    def made_up(
+        cls, name: str, grid: Grid, dtype: np.dtype[Any], unit: Literal["mm", "micron"] = "mm"
+    ) -> Source:
+        """A NIfTI-1 header in scanner coordinates, of that unit, for a volume that came as an array (D, H, W)."""
+        affine = grid.affine.copy()
+        affine[:3] /= _UNITS[_CODES[unit]]
         header = nib.Nifti1Header()
         header.set_data_dtype(np.float32 if dtype == np.float16 else dtype)
         header.set_data_shape(grid.shape[::-1])
-        header.set_sform(grid.affine, code=1)
-        header.set_qform(grid.affine, code=1, strip_shears=True)
-        header.set_xyzt_units("mm")
+        header.set_sform(affine, code=1)
+        header.set_qform(affine, code=1, strip_shears=True)
+        header.set_xyzt_units(unit)
         return cls.of(f"{name}.nii.gz", header, header.get_sform(), grid.shape[::-1])
 
     @property

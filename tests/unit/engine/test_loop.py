@@ -39,7 +39,8 @@ def make(training_data: TrainingData, settings: Settings, folder: Path) -> Make:
     """`make(section={...})`: a trainer of the tiny run in `folder`."""
 
     def build(method: str = "mean-teacher", /, **sections: Any) -> Trainer:
-        engine = {"device": "cpu", "log_every": 1, "checkpoint_every": 1000} | sections.pop("engine", {})
+        plain = {"device": "cpu", "log_every": 1, "checkpoint_every": 1000, "preview_share": 0.0}
+        engine = plain | sections.pop("engine", {})
         return Trainer(training_data, settings(method, engine=engine, **sections), folder)
 
     return build

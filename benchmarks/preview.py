@@ -1,0 +1,119 @@
+"""What previews cost: iterations a second with and without them, in alternating pairs.
+
+    python benchmarks/preview.py --preset demo --iterations 300 --pairs 3 --out benchmarks/results/preview-cpu.json
+
+Each run trains on the same phantoms from the same seed, so that runs with and without previews do the very
+same steps; which of a pair goes first alternates. Timed is what lies between two `stepped` events, the first
+at `--warmup` and the last: previews, their writing and the loop's own work included, start and end left out.
+The advance that the budget gives at the start is spent within the warm-up and repaid after it, so make the timed
+part long: the advance is 2 s, earned by 40 s of training at 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import statistics
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import torch
+from record import record
+
+from napari_crln import config
+from napari_crln.engine.cohort import Case
+from napari_crln.engine.data import TrainingData
+from napari_crln.engine.loop import Trainer
+from napari_crln.engine.meter import now
+from napari_crln.events import Previewed, Stepped
+from napari_crln.volume.intensity import measure
+from napari_crln.volume.phantom import CLASSES, SPACING, phantom_cohort
+
+LABELLED = 3
+
+
+def main() -> None:
+    options = _parse()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    data = _data(options)
+    pairs = [_pair(options, data, number) for number in range(options.pairs)]
+    results = {
+        "settings": {k: v for k, v in vars(options).items() if k != "out"}
+        | {"threads": torch.get_num_threads()},
+        "pairs": pairs,
+        "cost_share_median": statistics.median(pair["cost_share"] for pair in pairs),
+    }
+    print(f"previews cost {100 * results['cost_share_median']:.1f} % of iterations/s (median)")
+    if options.out:
+        record(options.out, ["python", *sys.argv], results, [options.seed])
+
+
+def _pair(options: argparse.Namespace, data: TrainingData, number: int) -> dict[str, Any]:
+    """One run with and one without previews; the second pair in the other order, and so on."""
+    shares = (0.0, options.share) if number % 2 == 0 else (options.share, 0.0)
+    timed = {share: _run(options, data, share) for share in shares}
+    without, with_ = timed[0.0], timed[options.share]
+    cost = 1 - with_["iterations_per_s"] / without["iterations_per_s"]
+    print(f"pair {number}: {without} without, {with_} with: {100 * cost:.1f} %", flush=True)
+    return {"order": list(shares), "without": without, "with": with_, "cost_share": cost}
+
+
+def _run(options: argparse.Namespace, data: TrainingData, share: float) -> dict[str, float]:
+    settings = config.build(
+        config.load_preset(options.preset),
+        *map(config.assignment, options.set),
+        {
+            "iterations": options.iterations,
+            "seed": options.seed,
+            "engine": {
+                "preview_share": share,
+                "log_every": options.warmup,
+                "validate_every": 0,
+                "checkpoint_every": options.iterations + 1,
+            },
+        },
+    )
+    marks: list[tuple[int, float]] = []
+    generations = 0
+    with tempfile.TemporaryDirectory() as folder:
+        for event in Trainer(data, settings, Path(folder)):
+            if isinstance(event, Stepped):
+                marks.append((event.step, now()))
+            generations += isinstance(event, Previewed)
+    (first, began), (last, ended) = marks[0], marks[-1]
+    return {
+        "iterations_per_s": (last - first) / (ended - began),
+        "timed_s": ended - began,
+        "generations": generations,
+    }
+
+
+def _data(options: argparse.Namespace) -> TrainingData:
+    cases = [
+        Case(p.name, p.image, measure(p.image, "zscore"), p.labels.astype("int16"), SPACING)
+        for p in phantom_cohort(options.volumes, options.seed, tuple(options.shape))
+    ]
+    unlabelled = [Case(c.name, c.image, c.normalisation, None, c.spacing) for c in cases[LABELLED:]]
+    return TrainingData(("background", *CLASSES), cases[:LABELLED], unlabelled)
+
+
+def _parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
+    parser.add_argument("--preset", default="demo")
+    parser.add_argument("--set", action="append", default=[], metavar="FIELD=VALUE")
+    parser.add_argument("--share", type=float, default=config.Engine().preview_share)
+    parser.add_argument("--shape", type=int, nargs=3, default=(64, 96, 96), help="of the phantoms")
+    parser.add_argument("--volumes", type=int, default=8)
+    parser.add_argument("--iterations", type=int, default=300)
+    parser.add_argument("--warmup", type=int, default=10, help="iterations before the clock starts")
+    parser.add_argument("--pairs", type=int, default=3)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int)
+    parser.add_argument("--out", type=Path)
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,97 @@
+"""Make the pictures of the panel: the true panel, trained on the sample project for a minute.
+
+    xvfb-run -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [--out docs/images] [--iterations 150]
+
+Needs napari with a Qt binding and a display (Xvfb and Mesa will do). Nothing in the pictures is drawn by hand.
+"""
+
+from __future__ import annotations
+
+import argparse
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import napari
+from qtpy.QtWidgets import QApplication
+
+from napari_crln.gui.training_form import AUTOMATIC, preset_names
+from napari_crln.gui.widgets.panel import CrlnPanel
+
+SIZE = (1500, 950)
+
+
+def main() -> None:
+    """Train in a viewer and take pictures on the way."""
+    options = _options()
+    options.out.mkdir(parents=True, exist_ok=True)
+    viewer = napari.Viewer(show=True)
+    viewer.window.resize(*SIZE)
+    with tempfile.TemporaryDirectory() as folder:
+        panel = CrlnPanel(viewer)
+        dock = viewer.window.add_dock_widget(panel, name="CRLN: train and segment", area="right")
+        try:
+            _tour(viewer, panel, Path(folder), options)
+        finally:
+            if panel.session.model.snapshot.run.active:
+                panel.session.presenter.stop()
+                _until(lambda: not panel.session.model.snapshot.run.active, 60)
+            panel.close()
+            viewer.window.remove_dock_widget(dock)
+            viewer.close()
+
+
+def _options() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
+    parser.add_argument("--iterations", type=int, default=150)
+    return parser.parse_args()
+
+
+def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespace) -> None:
+    def shot(name: str) -> None:
+        _wait(0.5)
+        viewer.screenshot(str(options.out / f"{name}.png"), canvas_only=False, flash=False)
+        print(name, flush=True)
+
+    model, presenter = panel.session.model, panel.session.presenter
+    shot("panel-empty")
+    presenter.make_sample(folder / "phantoms.crln")
+    _until(lambda: model.snapshot.project is not None and len(viewer.layers) > 0, 120)
+    preset = "demo" if "demo" in preset_names() else AUTOMATIC
+    presenter.set_form(preset=preset, iterations=options.iterations)
+    shot("panel-project")
+    panel.train.train_button.click()
+    _until(lambda: model.snapshot.run.progress.step >= options.iterations // 2, 600)
+    _until(lambda: any(layer.name.startswith("crln: ") for layer in viewer.layers), 60)
+    shot("panel-training")
+    for key in ("clues", "uncertainty"):
+        presenter.tick_map(key, key == "clues")
+    _wait(3)
+    shot("panel-clues")
+    _until(lambda: model.snapshot.run.state == "finished", 600)
+    panel.predict.shown_button.click()
+    _until(lambda: not model.snapshot.prediction.running, 300)
+    viewer.dims.ndisplay = 3
+    shot("panel-3d")
+
+
+def _until(condition: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        if time.monotonic() > deadline:
+            raise TimeoutError("it took too long")
+        _wait(0.05)
+
+
+def _wait(seconds: float) -> None:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        QApplication.processEvents()
+        time.sleep(0.01)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""The plugin's icon, for light and for dark themes."""

@@ -1,0 +1,129 @@
+"""The panel's state, without Qt and without napari: one frozen snapshot, and a signal when it changes.
+
+Views draw a snapshot; only the presenter makes new ones. Why a button is disabled is a sentence that the snapshot
+itself can tell (`obstacles.py`), so that the button and its explanation cannot disagree.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from psygnal import Signal
+
+from napari_crln.gui.curves import Curves
+from napari_crln.gui.live_maps import DEFAULT_SHOWN
+from napari_crln.gui.run_view import RunView
+from napari_crln.gui.training_form import TrainingForm
+from napari_crln.types import Coverage, Role, ShapeDHW
+from napari_crln.volume.labels import LabelClass
+
+
+@dataclass(frozen=True)
+class VolumeRow:
+    """One volume in the table."""
+
+    name: str
+    role: Role
+    shape: ShapeDHW
+    coverage: Coverage | None = None
+    predicted: bool = False
+
+
+@dataclass(frozen=True)
+class ProjectView:
+    """An open project; `runs` are the names of its runs, oldest first."""
+
+    path: Path
+    name: str
+    classes: tuple[LabelClass, ...]
+    volumes: tuple[VolumeRow, ...]
+    runs: tuple[str, ...] = ()
+
+    def row(self, name: str) -> VolumeRow | None:
+        """The volume of that name."""
+        return next((row for row in self.volumes if row.name == name), None)
+
+
+@dataclass(frozen=True)
+class LiveChoice:
+    """What the user wants to see live.
+
+    Parameters
+    ----------
+    shown : keys of the ticked maps
+    class_index : whose similarity and clues
+    every_s : shortest time between two updates, s
+    budget : share of training time that previews may take, 0-0.5
+    generation : None follows the newest
+    edited : maps that the user painted on, which are left alone
+    """
+
+    shown: frozenset[str] = DEFAULT_SHOWN
+    class_index: int = 1
+    every_s: float = 0.5
+    budget: float = 0.05
+    generation: int | None = None
+    edited: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class PredictionView:
+    """A prediction that is being computed; `total` is 0 while it starts."""
+
+    running: bool = False
+    stopping: bool = False
+    done: int = 0
+    total: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class Message:
+    """The status line."""
+
+    text: str = ""
+    level: Literal["info", "warning", "error"] = "info"
+
+
+@dataclass(frozen=True)
+class Snapshot:
+    """All that the panel shows, save for curves and pictures.
+
+    Parameters
+    ----------
+    busy : what is being done to the project in the background; "" if nothing
+    shown : name of the volume in the viewer
+    """
+
+    project: ProjectView | None = None
+    busy: str = ""
+    shown: str = ""
+    form: TrainingForm = field(default_factory=TrainingForm)
+    run: RunView = field(default_factory=RunView)
+    live: LiveChoice = LiveChoice()
+    prediction: PredictionView = PredictionView()
+    message: Message = Message()
+    keep_running: bool = True
+
+
+class PanelModel:
+    """Holds the snapshot and the curves; `changed(new, old)` is emitted when they differ."""
+
+    changed = Signal(Snapshot, Snapshot)
+
+    def __init__(self) -> None:
+        self.snapshot = Snapshot()
+        self.curves = Curves()
+
+    def update(self, **changes: Any) -> None:
+        """Replace fields of the snapshot."""
+        old = self.snapshot
+        self.snapshot = replace(old, **changes)
+        if self.snapshot != old:
+            self.changed.emit(self.snapshot, old)
+
+    def say(self, text: str, level: Literal["info", "warning", "error"] = "info") -> None:
+        """Set the status line."""
+        self.update(message=Message(text, level))

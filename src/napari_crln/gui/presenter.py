@@ -1,0 +1,281 @@
+"""What the panel's controls do. Knows model, runs and projects; knows no Qt, no napari and no torch.
+
+Training and prediction are child processes of the command line, so every action here can also be done in a
+shell. Files are read in the background; answers that come late, for a project or a run that is no longer
+the current one, are dropped. All methods are called from one thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from napari_crln.errors import CrlnError
+from napari_crln.events import Focus, Pause, PreviewBudget, Resume, Stop
+from napari_crln.gui import obstacles
+from napari_crln.gui.background import Background
+from napari_crln.gui.following import Report, follow_run, is_trained
+from napari_crln.gui.model import Message, PanelModel
+from napari_crln.gui.project_files import Opened, read_project
+from napari_crln.gui.run_view import STATES, RunView, after
+from napari_crln.gui.sample_project import make_sample_project
+from napari_crln.gui.training_form import run_config
+from napari_crln.run.folder import RUNS, RunFolder
+from napari_crln.run.launch import Child, launch
+from napari_crln.run.watch import send
+
+LOG = "output.log"
+Launch = Callable[[list[str], Path], Child]
+
+
+class Presenter:
+    """Turns clicks into commands, and events into snapshots.
+
+    Parameters
+    ----------
+    model : changed by nobody else
+    background : does what takes time
+    start_process : starts `napari-crln` with arguments and a log file
+    """
+
+    def __init__(self, model: PanelModel, background: Background, start_process: Launch = launch) -> None:
+        self.model = model
+        self._background = background
+        self._launch = start_process
+        self._unfollow: Callable[[], None] | None = None
+        self._child: Child | None = None
+        self._focus: tuple[str, int, int] | None = None
+
+    # --- project
+
+    def open_project(self, path: Path) -> None:
+        """Open a project folder, and watch its run if it has one."""
+        self.create_project(lambda: path, f"opening {path.name}")
+
+    def make_sample(self, path: Path) -> None:
+        """Make the sample project in a new folder, and open it."""
+        self.create_project(partial(make_sample_project, path), f"making {path.name}")
+
+    def create_project(self, make: Callable[[], Path], doing: str) -> None:
+        """Make a project in the background, and open it.
+
+        Parameters
+        ----------
+        make : returns the project's folder; e.g. one that writes the viewer's open layers into it
+        doing : for the status line
+        """
+        if reason := obstacles.to_open(self.model.snapshot):
+            return self.model.say(reason, "warning")
+        self.model.update(busy=doing, message=Message(f"{doing[0].upper()}{doing[1:]} …"))
+        return self._background.run(lambda: read_project(make()), self._opened, self._not_opened)
+
+    def refresh_volumes(self) -> None:
+        """Read the table of volumes again: an import or a prediction has changed it."""
+        project = self.model.snapshot.project
+        if project is not None:
+            self._background.run(partial(read_project, project.path), self._refreshed, self._failed)
+
+    def show_volume(self, name: str) -> None:
+        """Make a volume the one that viewer and previews are about."""
+        project = self.model.snapshot.project
+        if project is not None and project.row(name) is not None:
+            self.model.update(shown=name)
+
+    def _opened(self, opened: Opened) -> None:
+        self.leave_run()
+        first = opened.project.volumes[0].name if opened.project.volumes else ""
+        count = len(opened.project.volumes)
+        self.model.update(
+            project=opened.project, busy="", shown=first,
+            message=Message(f"{opened.project.name}: {count} volumes."),
+        )  # fmt: skip
+        if opened.run is not None:
+            self.attach(opened.run)
+
+    def _not_opened(self, error: Exception) -> None:
+        self.model.update(busy="")
+        self._failed(error)
+
+    def _refreshed(self, opened: Opened) -> None:
+        current = self.model.snapshot.project
+        if current is not None and current.path == opened.project.path:
+            self.model.update(project=opened.project)
+
+    # --- training
+
+    def set_form(self, **fields: Any) -> None:
+        """Change fields of the Train section."""
+        self.model.update(form=replace(self.model.snapshot.form, **fields))
+
+    def start(self) -> None:
+        """Make a run folder by the form, and train it in a process of its own."""
+        now = self.model.snapshot
+        if (reason := obstacles.to_train(now)) or now.project is None:
+            return self.model.say(reason, "warning")
+        shapes = [row.shape for row in now.project.volumes if row.role in ("labelled", "unlabelled")]
+        path, form = now.project.path, now.form
+
+        def make() -> Path:
+            return RunFolder.create(path, run_config(form, shapes)).path
+
+        self.model.update(busy="making the run folder")
+        return self._background.run(make, self._start_made, self._not_opened)
+
+    def resume(self) -> None:
+        """Go on: with a paused run at once, with one that has ended from its checkpoint."""
+        now = self.model.snapshot
+        if reason := obstacles.to_resume(now):
+            return self.model.say(reason, "warning")
+        if now.run.state == "paused":
+            return self._command(Resume())
+        folder = self._folder
+        return self._spawn(folder, ["resume", str(folder.parent.parent), "--run", folder.name, "--json"])
+
+    def pause(self) -> None:
+        """Hold training after its step, with a checkpoint; the process keeps its memory."""
+        if reason := obstacles.to_pause(self.model.snapshot):
+            return self.model.say(reason, "warning")
+        self._set_run(state="pausing")
+        return self._command(Pause())
+
+    def stop(self) -> None:
+        """End training with a checkpoint; the process goes, and with it the memory it held on the GPU."""
+        if reason := obstacles.to_stop(self.model.snapshot):
+            return self.model.say(reason, "warning")
+        starting = self.model.snapshot.run.state == "starting"
+        self._set_run(state="stopping")
+        if self._child is not None and self._child.alive:  # both see to it that the process ends
+            return self._child.terminate(grace_s=30) if starting else self._child.stop()
+        return self._command(Stop())
+
+    def attach_named(self, name: str) -> None:
+        """Watch another run of the project, by its name."""
+        project = self.model.snapshot.project
+        if project is not None and name in project.runs and name != self.model.snapshot.run.name:
+            self.attach(project.path / RUNS / name)
+
+    def attach(self, folder: Path) -> None:
+        """Watch a run, live or ended, from its first event on."""
+        self.leave_run()
+        self.model.update(run=RunView(folder=folder))
+        self._follow(folder)
+        if self.model.snapshot.live.budget != 0.05 and is_trained(folder):
+            self.set_budget(self.model.snapshot.live.budget)
+
+    def leave_run(self) -> None:
+        """Watch no run; one that is being trained goes on."""
+        if self._unfollow is not None:
+            self._unfollow()
+        self._unfollow = self._child = self._focus = None
+        self.model.curves.clear()
+        live = replace(self.model.snapshot.live, generation=None)
+        self.model.update(run=RunView(), live=live)
+
+    def on_report(self, folder: Path, report: Report) -> None:
+        """Take in news of a run."""
+        view = self.model.snapshot.run
+        if view.folder != folder:
+            return  # news of a run that is no longer watched
+        for event in report.events:
+            view = after(view, event)
+            self.model.curves.add(event)
+        if report.gone and view.active:
+            view = self._lost(view)
+        old = self.model.snapshot.run
+        self.model.update(run=view)
+        if view.note and view.note != old.note:
+            self.model.say(view.note, "error" if view.state == "failed" else "warning")
+        elif view.state != old.state:
+            self.model.say(f"{view.name}: {STATES[view.state]}.")
+
+    def _start_made(self, folder: Path) -> None:
+        self.leave_run()
+        self.model.update(busy="", run=RunView(folder=folder), message=Message(f"Starting {folder.name} …"))
+        self._spawn(folder, ["train", "--run-folder", str(folder), "--json"])
+        self._follow(folder)
+        self.refresh_volumes()
+
+    def _spawn(self, folder: Path, arguments: list[str]) -> None:
+        try:
+            self._child = self._launch(arguments, folder / LOG)
+        except OSError as error:
+            return self._failed(error)
+        return self._set_run(state="starting", note="")
+
+    def _follow(self, folder: Path) -> None:
+        self._unfollow = self._background.stream(
+            lambda: follow_run(folder, partial(self._alive, folder)),
+            partial(self.on_report, folder),
+            lambda: None,
+            self._failed,
+        )
+
+    def _alive(self, folder: Path) -> bool:
+        """Whether the run's process lives; called in the follower's thread."""
+        child = self._child
+        return (child is not None and child.log.parent == folder and child.alive) or is_trained(folder)
+
+    def _lost(self, view: RunView) -> RunView:
+        """The process went without an `ended` event: what it printed last says why."""
+        if view.state == "stopping":
+            return replace(view, state="stopped")
+        said = self._child.tail().strip().splitlines() if self._child is not None else []
+        if said and not said[-1].startswith("{"):
+            return replace(view, state="failed", note=said[-1])
+        return replace(
+            view, state="stopped", note="Its process is gone. Resume goes on from its last checkpoint."
+        )
+
+    # --- steering
+
+    def focus(self, volume: str, axis: int, index: int) -> None:
+        """Tell the run what the viewer looks at: previews begin there."""
+        wanted = (volume, axis, index)
+        if wanted != self._focus and self.model.snapshot.run.state in ("training", "paused"):
+            self._focus = wanted
+            self._command(Focus(volume=volume, axis=axis, index=index))
+
+    def set_budget(self, share: float) -> None:
+        """Share of training time, 0-0.5, that previews may take."""
+        self.set_live(budget=share)
+        if self.model.snapshot.run.active:
+            self._command(PreviewBudget(share=share))
+
+    def set_live(self, **fields: Any) -> None:
+        """Change what is shown live."""
+        self.model.update(live=replace(self.model.snapshot.live, **fields))
+
+    def tick_map(self, key: str, shown: bool) -> None:
+        """Show a live map, or do without it."""
+        live = self.model.snapshot.live
+        self.set_live(shown=live.shown | {key} if shown else live.shown - {key}, edited=live.edited - {key})
+
+    def close(self) -> None:
+        """Let go of the run: it goes on, or ends with a checkpoint, as the user chose."""
+        now = self.model.snapshot
+        if now.run.active and not now.keep_running and now.run.folder is not None:
+            send(now.run.folder, Stop())
+        if self._unfollow is not None:
+            self._unfollow()
+            self._unfollow = None
+
+    @property
+    def _folder(self) -> Path:
+        folder = self.model.snapshot.run.folder
+        assert folder is not None, "the obstacles let nobody come here without a run"
+        return folder
+
+    def _command(self, command: Any) -> None:
+        folder = self.model.snapshot.run.folder
+        if folder is not None:
+            self._background.run(partial(send, folder, command), lambda _: None, self._failed)
+
+    def _set_run(self, **fields: Any) -> None:
+        self.model.update(run=replace(self.model.snapshot.run, **fields))
+
+    def _failed(self, error: Exception) -> None:
+        text = str(error) if isinstance(error, CrlnError) else f"{type(error).__name__}: {error}"
+        self.model.say(text, "error")

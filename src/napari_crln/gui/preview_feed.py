@@ -1,0 +1,203 @@
+"""Which live maps to read next, and dropping what comes too late. No Qt, no napari.
+
+One read at a time. A read is asked for when something wanted has changed, or a newer generation has come, and the
+throttle is ready; so generations that come faster than they can be drawn are skipped, and the last is always
+drawn. A reply to a question that is no longer asked (another volume, class, run or generation) is dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from napari_crln.gui.background import Background
+from napari_crln.gui.live_maps import BY_KEY
+from napari_crln.gui.model import Snapshot
+from napari_crln.gui.throttle import Throttle
+from napari_crln.previews import Quantisation
+from napari_crln.run.preview import Preview, PreviewGone, PreviewReader
+from napari_crln.types import ShapeDHW
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """A question: these maps of this volume.
+
+    Parameters
+    ----------
+    generations : those of the volume, newest first; the first that still exists is shown
+    """
+
+    folder: Path
+    volume: str
+    generations: tuple[int, ...]
+    keys: frozenset[str]
+    class_index: int
+
+    def same_picture(self, other: Wanted | None) -> bool:
+        """Whether only the generation differs, so that a partial map may be laid over the other's."""
+        return other is not None and (self.folder, self.volume, self.class_index) == (
+            other.folder,
+            other.volume,
+            other.class_index,
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class MapPicture:
+    """One map of the whole volume, (D, H, W) as stored; nobody writes into it any more."""
+
+    stored: NDArray[np.uint8]
+    quantisation: Quantisation
+
+
+@dataclass(frozen=True, eq=False)
+class Frame:
+    """The answer: maps of one generation."""
+
+    volume: str
+    generation: int
+    step: int
+    shape: ShapeDHW
+    maps: dict[str, MapPicture] = field(default_factory=dict)
+
+
+def wanted(now: Snapshot, visible: frozenset[str]) -> Wanted | None:
+    """What the viewer should show by a snapshot; None if nothing.
+
+    Parameters
+    ----------
+    visible : keys of the live layers that are not hidden; only these are worth reading
+    """
+    if now.run.folder is None or not now.shown:
+        return None
+    chosen = now.live.generation
+    own = [p.generation for p in now.run.previews if p.volume == now.shown]
+    usable = tuple(g for g in reversed(own) if chosen is None or g <= chosen)
+    keys = (now.live.shown & visible) - now.live.edited
+    return Wanted(now.run.folder, now.shown, usable, keys, now.live.class_index) if usable and keys else None
+
+
+def read_frame(question: Wanted, before: Frame | None) -> Frame | None:
+    """Read the newest generation asked for; maps of a part of the volume are laid over those before.
+
+    Parameters
+    ----------
+    before : an older frame of the same picture
+    """
+    reader = PreviewReader(question.folder)
+    for index, generation in enumerate(question.generations):
+        try:
+            preview = reader.read(generation)
+            base = _base(reader, question, index, before) if not preview.record.is_whole else None
+            return _frame(preview, question, base)
+        except PreviewGone:
+            continue
+    return None
+
+
+def _base(reader: PreviewReader, question: Wanted, index: int, before: Frame | None) -> Frame | None:
+    """What lies under a partial map: the frame before, or the last whole generation that still exists."""
+    newest = question.generations[index]
+    if before is not None and before.generation <= newest and question.keys <= before.maps.keys():
+        return before
+    for generation in question.generations[index + 1 :]:
+        try:
+            preview = reader.read(generation)
+            if preview.record.is_whole:
+                return _frame(preview, question, None)
+        except PreviewGone:
+            return None
+    return None
+
+
+def _frame(preview: Preview, question: Wanted, base: Frame | None) -> Frame:
+    record = preview.record
+    maps = {}
+    for key in sorted(question.keys & set(preview.maps)):
+        quantisation = record.maps[key]
+        under = base.maps.get(key) if base is not None and base.shape == record.shape else None
+        stored = _empty(record.shape, quantisation, key) if under is None else _restored(under, quantisation)
+        preview.paste(key, stored, question.class_index)
+        maps[key] = MapPicture(stored, quantisation)
+    return Frame(record.volume, record.generation, record.step, record.shape, maps)
+
+
+def _empty(shape: ShapeDHW, quantisation: Quantisation, key: str) -> NDArray[np.uint8]:
+    """A map that knows nothing: background, or the value nearest to 0."""
+    stored = 0 if BY_KEY[key].kind == "labels" else int(quantisation.quantise(np.zeros(1))[0])
+    return np.full(shape, stored, np.uint8)
+
+
+def _restored(under: MapPicture, quantisation: Quantisation) -> NDArray[np.uint8]:
+    """A copy of a map, in another scale if need be."""
+    old, new = under.quantisation, quantisation
+    if (old.scale, old.offset) == (new.scale, new.offset):
+        return under.stored.copy()
+    return new.quantise(old.values(np.arange(256, dtype=np.uint8)))[under.stored]
+
+
+class PreviewFeed:
+    """Asks for frames and hands them on.
+
+    Parameters
+    ----------
+    show : draws a frame on the calling thread; its time is what the throttle goes by
+    """
+
+    def __init__(
+        self,
+        background: Background,
+        show: Callable[[Frame], None],
+        failed: Callable[[Exception], None],
+        throttle: Throttle | None = None,
+    ) -> None:
+        self.throttle = throttle or Throttle()
+        self._background = background
+        self._show = show
+        self._failed = failed
+        self._asked: Wanted | None = None
+        self._shown: Wanted | None = None
+        self._frame: Frame | None = None
+        self._frame_of: Wanted | None = None
+        self._wanted: Wanted | None = None
+
+    def want(self, question: Wanted | None) -> None:
+        """Say what should be seen; read at the next `tick` that may."""
+        self._wanted = question
+
+    def forget(self) -> None:
+        """Draw anew even what was drawn: a layer has come or gone."""
+        self._shown = None
+
+    def tick(self) -> None:
+        """Read if something is to be drawn and the throttle allows; call it again and again."""
+        question = self._wanted
+        if question is None or self._asked is not None or question == self._shown or not self.throttle.ready:
+            return
+        self._asked = question
+        before = self._frame if question.same_picture(self._frame_of) else None
+        self._background.run(
+            partial(read_frame, question, before),
+            partial(self._answered, question),
+            self._not_answered,
+        )
+
+    def _answered(self, question: Wanted, frame: Frame | None) -> None:
+        self._asked = None
+        current = self._wanted
+        if current is None or not question.same_picture(current) or question.keys != current.keys:
+            return  # asked for something else meanwhile
+        self._shown = question
+        if frame is not None:
+            self._frame, self._frame_of = frame, question
+            self.throttle.timed(lambda: self._show(frame))
+
+    def _not_answered(self, error: Exception) -> None:
+        self._asked, self._shown = None, self._wanted
+        self._failed(error)

@@ -1,0 +1,36 @@
+"""When the next picture may be drawn, so that drawing never takes more than a quarter of the viewer's time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+
+class Throttle:
+    """Ready again `max(least_s, 3 × cost)` after the last update ended.
+
+    Parameters
+    ----------
+    least_s : shortest pause between updates, seconds
+    clock : seconds that only grow
+    """
+
+    def __init__(self, least_s: float = 0.1, clock: Callable[[], float] = time.monotonic) -> None:
+        self.least_s = least_s
+        self._clock = clock
+        self._next = -float("inf")
+        self.last_cost_s = 0.0
+
+    @property
+    def ready(self) -> bool:
+        return self._clock() >= self._next
+
+    def timed(self, update: Callable[[], None]) -> None:
+        """Do an update, and rest in proportion to what it took."""
+        began = self._clock()
+        try:
+            update()
+        finally:
+            ended = self._clock()
+            self.last_cost_s = ended - began
+            self._next = ended + max(self.least_s, 3 * self.last_cost_s)

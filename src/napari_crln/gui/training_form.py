@@ -1,0 +1,94 @@
+"""What a user chose for training, and the configuration that it makes: the same as `napari-crln train` makes."""
+
+from __future__ import annotations
+
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from napari_crln import config
+from napari_crln.config import MethodName, RunConfig
+from napari_crln.engine.plan import plan
+from napari_crln.run.hardware import guess_device
+from napari_crln.types import ShapeDHW
+
+#: In the place of a preset: sizes by the data, as the command line has it without a preset.
+AUTOMATIC = "automatic"
+METHODS: tuple[MethodName, ...] = ("crln", "supervised", "mean-teacher", "ua-mt", "cutmix")
+DEVICES = ("auto", "cpu", "cuda", "mps")
+_ITERATIONS = {"cpu": 1000}
+_GPU_ITERATIONS = 10_000
+
+
+@dataclass(frozen=True)
+class TrainingForm:
+    """The fields of the Train section.
+
+    Parameters
+    ----------
+    settings : further fields as `section.field=value`, parted by blanks or semicolons
+    """
+
+    preset: str = AUTOMATIC
+    method: MethodName = "crln"
+    iterations: int = _ITERATIONS["cpu"]
+    device: str = "auto"
+    settings: str = ""
+
+
+def preset_names() -> list[str]:
+    """What may be chosen as a preset, the automatic one first."""
+    return [AUTOMATIC, *config.presets()]
+
+
+def usual_iterations(preset: str, device: str) -> int:
+    """Length that a preset asks for; without one, what is worth while on such a device."""
+    if preset != AUTOMATIC:
+        return config.build(config.load_preset(preset)).iterations
+    return _ITERATIONS.get(_kind(device), _GPU_ITERATIONS)
+
+
+def run_config(form: TrainingForm, shapes: Sequence[ShapeDHW]) -> RunConfig:
+    """Configuration of a new run on volumes of these shapes.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong; the message names it.
+    """
+    own: list[dict[str, Any]] = [config.assignment(text) for text in _settings(form)]
+    chosen = {
+        "method": {"name": form.method},
+        "iterations": form.iterations,
+        "engine": {"device": form.device},
+    }
+    if form.preset != AUTOMATIC:
+        return config.build(config.load_preset(form.preset), _watched(form), chosen, *own)
+    planned = plan(shapes, form.iterations, cpu=_kind(form.device) == "cpu") if shapes else {}
+    return config.build(planned, _watched(form), chosen, *own)
+
+
+def command_line(form: TrainingForm, project: Path) -> str:
+    """What does the same in a shell."""
+    words = ["napari-crln", "train", str(project)]
+    if form.preset != AUTOMATIC:
+        words += ["--preset", form.preset]
+    words += ["--method", form.method, "--iterations", str(form.iterations), "--device", form.device]
+    for text in _settings(form):
+        words += ["--set", text]
+    return shlex.join(words)
+
+
+def _settings(form: TrainingForm) -> list[str]:
+    return form.settings.replace(";", " ").split()
+
+
+def _watched(form: TrainingForm) -> dict[str, Any]:
+    """Report every step where steps are slow: somebody is watching."""
+    return {"engine": {"log_every": 1}} if _kind(form.device) == "cpu" else {}
+
+
+def _kind(device: str) -> str:
+    return guess_device() if device == "auto" else device.partition(":")[0]

@@ -1,0 +1,1 @@
+"""Thin Qt widgets of the panel: they draw snapshots and pass clicks to the presenter, and decide nothing."""

@@ -1,0 +1,113 @@
+"""The dock widget: sections in the order of work, and a status line that stays in sight."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from qtpy.QtCore import QEvent, Qt
+from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
+
+from napari_crln.gui.model import Snapshot
+from napari_crln.gui.session import Session
+from napari_crln.gui.widgets.curves_section import CurvesSection
+from napari_crln.gui.widgets.live_section import LiveSection
+from napari_crln.gui.widgets.new_project import NewProject
+from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible
+from napari_crln.gui.widgets.predict_section import PredictSection
+from napari_crln.gui.widgets.project_section import ProjectSection
+from napari_crln.gui.widgets.train_section import TrainSection
+
+if TYPE_CHECKING:
+    import napari
+
+_COLOURS = {"info": "", "warning": "#e8a33d", "error": "#ff6b6b"}
+_CURVES_EVERY_S = 0.25
+_WIDTH = 330
+
+
+class CrlnPanel(QWidget):
+    """Train a segmentation, watch it learn, predict.
+
+    Parameters
+    ----------
+    viewer : napari's; the panel's layers go there
+    """
+
+    def __init__(self, viewer: napari.viewer.Viewer) -> None:
+        self._docked = False
+        super().__init__()
+        self.setObjectName("crln-panel")
+        self.session = session = Session(viewer)
+        background, dark = _theme(viewer)
+        self.project = ProjectSection(session.presenter, NewProject(self, session))
+        self.train = TrainSection(session.presenter)
+        self.curves = CurvesSection(session.model.curves, background, dark)
+        self.live = LiveSection(session.presenter)
+        self.predict = PredictSection(session.model, session.predictor)
+        self.status = Hint("status")
+        self.status.setToolTip("The last message.")
+        self._lay_out()
+        self._draw(session.model.snapshot, None)
+        session.model.changed.connect(self._draw)
+        session.bridge.every(_CURVES_EVERY_S, self.curves.refresh)
+        # Whichever comes first; none of them goes by way of self, which may be gone by then.
+        self.destroyed.connect(session.close)
+        QApplication.instance().aboutToQuit.connect(session.close)
+
+    def event(self, event: Any) -> bool:
+        """Taken out of its dock (napari does so when a dock's x is clicked), the panel ends."""
+        if event.type() == QEvent.Type.ParentChange:
+            docked, self._docked = self._docked, self.parent() is not None
+            if docked and not self._docked:
+                self._end()
+        return bool(super().event(event))
+
+    def closeEvent(self, event: Any) -> None:
+        """End threads with the widget."""
+        self._end()
+        super().closeEvent(event)
+
+    def _end(self) -> None:
+        self.session.model.changed.disconnect(self._draw, missing_ok=True)
+        self.session.close()
+        self.deleteLater()
+
+    def _lay_out(self) -> None:
+        content = QWidget()
+        column = QVBoxLayout(content)
+        column.setContentsMargins(MARGIN, MARGIN, MARGIN, MARGIN)
+        column.setSpacing(2)
+        for title, section in {
+            "Project": self.project,
+            "Train": self.train,
+            "Curves": self.curves,
+            "Live layers": self.live,
+            "Predict": self.predict,
+        }.items():
+            column.addWidget(collapsible(title, section))
+        column.addStretch(1)
+        scroll = QScrollArea()
+        scroll.setWidgetResizable(True)
+        scroll.setFrameShape(QFrame.Shape.NoFrame)
+        scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
+        scroll.setWidget(content)
+        layout = QVBoxLayout(self)
+        layout.setContentsMargins(0, 0, 0, 0)
+        layout.addWidget(scroll, 1)
+        self.status.setContentsMargins(2 * MARGIN, MARGIN, MARGIN, MARGIN)
+        layout.addWidget(self.status)
+        self.setMinimumWidth(_WIDTH)
+
+    def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
+        for section in (self.project, self.train, self.live, self.predict):
+            section.draw(now, old)
+        self.status.say(now.message.text, _COLOURS[now.message.level])
+
+
+def _theme(viewer: Any) -> tuple[str, bool]:
+    """Background colour of napari's theme, and whether it is dark."""
+    from napari.utils.theme import get_theme
+
+    theme = get_theme(viewer.theme)
+    colour = theme.background.as_hex(format="long")
+    return colour, theme.id != "light"

@@ -1,0 +1,164 @@
+"""A prediction becomes an annotation: of the whole volume, or of one slice.
+
+What was annotated before is copied first, to `history/annotation-<revision>` of the volume, an OME-Zarr label like the
+one that it was; nothing is ever removed from there. Predictions become no truth that models are measured by:
+validation and test volumes are refused.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from napari_crln.durable import creating_folder
+from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError, UsageError
+from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, LabelDHW
+from napari_crln.volume import store
+from napari_crln.volume.project import Project
+from napari_crln.volume.stored import KEY, AnnotationRecord, Volume, fill_annotation
+
+HISTORY = "history"
+
+
+@dataclass(frozen=True)
+class Plane:
+    """One slice: axis 0, 1 or 2 (D, H, W) and its index."""
+
+    axis: int
+    index: int
+
+
+class Accepted(NamedTuple):
+    """The annotation after acceptance; `kept` is the copy of the one before, if there was one."""
+
+    revision: int
+    coverage: Coverage
+    kept: Path | None
+
+
+def accept_prediction(
+    project: Project, name: str, plane: Plane | None = None, *, labels: LabelDHW | None = None
+) -> Accepted:
+    """Make a volume's prediction its annotation; a copy of the old annotation is kept.
+
+    The role stays: give an unlabelled volume another with `Project.set_role` to train on it.
+
+    Parameters
+    ----------
+    plane : only this slice, the rest of the annotation as it was; none: the whole volume, which is dense then
+    labels : class indices (D, H, W) to accept, for a corrected prediction; none: the stored prediction
+
+    Raises
+    ------
+    ProjectError
+        If there is no such volume or prediction, it is for validation or test, or its annotation changes meanwhile.
+    UsageError
+        If the slice lies outside the volume.
+    GridMismatch, InvalidLabel
+        If `labels` are not the volume's.
+    """
+    volume = _trainable(project, name)
+    revision = volume.revision
+    accepted = _annotation(volume, volume.read_prediction() if labels is None else labels)
+    coverage: Coverage = "dense"
+    if plane is not None:
+        accepted, coverage = _with_plane(volume, accepted, plane)
+    kept = keep_annotation(volume)
+    if volume.revision != revision:
+        raise ProjectError(
+            "its annotation changed meanwhile", "one edits at a time", "Accept again", volume.path
+        )
+    return Accepted(volume.write_annotation(accepted, coverage), coverage, kept)
+
+
+def keep_annotation(volume: Volume) -> Path | None:
+    """Copy a volume's annotation to its history; where it went, None if there is none."""
+    if not volume.has_annotation:
+        return None
+    annotation, coverage = volume.read_annotation(), volume.coverage or "dense"
+    target = volume.path / HISTORY / f"annotation-{volume.revision}"
+    if not target.exists():
+        with creating_folder(target) as folder:
+            fill_annotation(
+                folder, annotation, volume.grid, volume.classes, coverage, revision=volume.revision
+            )
+    return target
+
+
+def kept_revisions(volume: Volume) -> list[int]:
+    """Revisions of the annotation that the history has, oldest first."""
+    folder = volume.path / HISTORY
+    names = [entry.name for entry in folder.iterdir()] if folder.is_dir() else []
+    return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"annotation-(\d+)", name)))
+
+
+def restore_annotation(volume: Volume, revision: int) -> Accepted:
+    """Bring an annotation back from the history, as a new revision; the present one is copied there first.
+
+    Raises
+    ------
+    ProjectError
+        If the history has no such revision.
+    """
+    if revision not in kept_revisions(volume):
+        have = ", ".join(map(str, kept_revisions(volume))) or "none"
+        raise ProjectError(
+            f"no revision {revision}", f"its history has {have}", "Choose one of them", volume.path
+        )
+    folder = volume.path / HISTORY / f"annotation-{revision}"
+    coverage = AnnotationRecord.model_validate(store.read_attributes(folder).get(KEY)).coverage
+    kept = keep_annotation(volume)
+    return Accepted(volume.write_annotation(store.read(folder / "0"), coverage), coverage, kept)
+
+
+def _trainable(project: Project, name: str) -> Volume:
+    project.refresh()
+    volume = project.volume(name)
+    if volume.role in {"validation", "test"}:
+        raise ProjectError(
+            f"role {volume.role}",
+            "a prediction is no truth to measure models by",
+            "Correct and save its annotation by hand, or give the volume another role first",
+            volume.path,
+        )
+    return volume
+
+
+def _annotation(volume: Volume, labels: LabelDHW) -> AnnotationDHW:
+    """Class indices to annotation values, checked."""
+    if tuple(labels.shape) != volume.grid.shape:
+        raise GridMismatch(
+            f"labels of shape {tuple(labels.shape)}",
+            f"the volume has {volume.grid.shape} (D, H, W)",
+            "Give the volume's own",
+            volume.name,
+        )
+    if labels.dtype.kind not in "iu" or labels.min() < 0 or labels.max() >= len(volume.classes):
+        raise InvalidLabel(
+            f"labels of {labels.dtype}, {labels.min()} to {labels.max()}",
+            f"a prediction holds class indices 0 to {len(volume.classes) - 1}",
+            "Give class indices",
+            volume.name,
+        )
+    annotation = labels.astype(volume.classes.index_dtype)
+    annotation += 1
+    return annotation
+
+
+def _with_plane(volume: Volume, accepted: AnnotationDHW, plane: Plane) -> tuple[AnnotationDHW, Coverage]:
+    """The annotation so far, with one slice of the accepted one."""
+    if plane.axis not in (0, 1, 2) or not 0 <= plane.index < accepted.shape[plane.axis]:
+        raise UsageError(
+            f"slice {plane.index} along axis {plane.axis}",
+            f"the volume has {volume.grid.shape} slices along axes 0, 1, 2",
+            "Choose a slice inside",
+            volume.name,
+        )
+    before = volume.read_annotation() if volume.has_annotation else np.full_like(accepted, NOT_ANNOTATED)
+    where = tuple(plane.index if axis == plane.axis else slice(None) for axis in range(3))
+    before[where] = accepted[where]
+    return before, volume.coverage or "sparse"
