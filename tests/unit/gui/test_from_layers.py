@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from napari_crln import durable
 from napari_crln.errors import (
     CrlnError,
     GridMismatch,
@@ -24,7 +25,7 @@ from napari_crln.gui import readers, sample_data
 from napari_crln.gui.from_layers import create_project, plan_from_layers
 from napari_crln.gui.layer_classes import class_table, propose_coverage
 from napari_crln.gui.layer_data import placement
-from napari_crln.volume import atomic, nifti
+from napari_crln.volume import nifti
 from napari_crln.volume.project import Project
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -38,7 +39,7 @@ MM = ("mm",) * 3
 
 @pytest.fixture(autouse=True)
 def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "_sync", lambda path: None)
+    monkeypatch.setattr(durable, "sync", lambda path: None)
 
 
 @pytest.fixture

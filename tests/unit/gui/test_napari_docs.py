@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from napari_crln import durable
 from napari_crln.gui.sample_data import LABELLED, VOLUMES
-from napari_crln.volume import atomic
 from napari_crln.volume.accept import kept_revisions
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
@@ -25,7 +25,7 @@ WORDS = {4: "four", 12: "twelve"}
 
 @pytest.fixture(autouse=True)
 def _in_empty_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "_sync", lambda path: None)
+    monkeypatch.setattr(durable, "sync", lambda path: None)
     monkeypatch.chdir(tmp_path)
 
 

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from napari_crln import durable
 from napari_crln.config import build, load_preset
 from napari_crln.engine.generations import Generations
 from napari_crln.errors import CrlnError, GridMismatch, InvalidLabel, ProjectError
@@ -18,7 +19,6 @@ from napari_crln.gui.tags import tag_of
 from napari_crln.previews import FocusRecord, MapRecord, PreviewRecord, exact, symmetric
 from napari_crln.run.folder import RunFolder
 from napari_crln.types import IGNORE
-from napari_crln.volume import atomic
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
@@ -29,7 +29,7 @@ GRID = Grid(SHAPE, np.array([[0.5, 0, 0, 9], [0, 0.6, 0, 8], [0, 0, 2, 7], [0, 0
 
 @pytest.fixture(autouse=True)
 def _unsynced(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(atomic, "_sync", lambda path: None)
+    monkeypatch.setattr(durable, "sync", lambda path: None)
 
 
 @pytest.fixture
