@@ -148,7 +148,7 @@ def test_ome_zarr_opens_in_ome_zarrs_own_reader_with_labels(tmp_path: Path) -> N
     np.testing.assert_array_equal(nodes[0].data[0], voxels)
     assert [d.shape for d in nodes[0].data][:2] == [(140, 8, 9), (140, 4, 5)]  # finest axes first
     labels = list(Reader(parse_url(path / "labels" / "my cells"))())  # type: ignore[arg-type]
-    assert any(np.array_equal(node.data[0], ids) for node in labels if node.data)
+    assert any(np.array_equal(np.asarray(node.data[0]), ids) for node in labels if node.data)
 
 
 def test_ome_zarr_of_a_lazy_multiscale_layer_is_its_finest_level(tmp_path: Path) -> None:
