@@ -295,7 +295,7 @@ def test_endless_tail_is_refused(save: SaveNifti, monkeypatch: pytest.MonkeyPatc
         ("a.nii", b"x" * 400, "valid header"),
         ("a.nii", b"x" * 100, "248 bytes are missing"),
         ("a.nii.gz", b"x" * 400, "Not a gzipped file"),
-        ("a.nii.gz", gzip.compress(b"x" * 400), "valid header"),
+        ("a.nii.gz", gzip.compress(b"x" * 400, mtime=0), "valid header"),
     ],
 )
 def test_other_files(tmp_path: Path, name: str, content: bytes, words: str) -> None:
