@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from napari_crln.volume.project import Project
 
 SHAPE = (40, 56, 56)
-LABELLED, UNLABELLED, TEST = 6, 16, 6
+LABELLED, UNLABELLED, TEST = 8, 12, 6
 METHODS = ("supervised", "crln")
 _PROJECT = "phantoms.crln"
 _PAGE = "index.html"
