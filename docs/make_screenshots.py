@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
-from qtpy.QtWidgets import QApplication
+from qtpy.QtWidgets import QApplication, QScrollArea
 
 from napari_crln.gui.training_form import AUTOMATIC, preset_names
 from napari_crln.gui.widgets.panel import CrlnPanel
@@ -67,13 +67,16 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     _until(lambda: model.snapshot.run.progress.step >= options.iterations // 2, 600)
     _until(lambda: any(layer.name.startswith("crln: ") for layer in viewer.layers), 60)
     shot("panel-training")
-    for key in ("clues", "uncertainty"):
+    for key in ("clues", "prediction"):
         presenter.tick_map(key, key == "clues")
-    _wait(3)
+    _until(lambda: panel.session.live.layer("clues") is not None, 300)
+    panel.findChild(QScrollArea).ensureWidgetVisible(panel.predict)
     shot("panel-clues")
     _until(lambda: model.snapshot.run.state == "finished", 600)
     panel.predict.shown_button.click()
     _until(lambda: not model.snapshot.prediction.running, 300)
+    _until(lambda: "phantom_000 prediction" in [layer.name for layer in viewer.layers], 60)
+    panel.session.live.keep_only(frozenset())
     viewer.dims.ndisplay = 3
     shot("panel-3d")
 
