@@ -289,3 +289,17 @@ def test_from_a_learner_each_volume_is_looked_at_once_and_the_axis_is_heeded(
     assert ask((2,)).items == found.items, "determinism"
     assert {item.axis for item in ask((0, 1, 2)).items} > {0}
     assert {item.axis for item in ask(None).items} == {0}
+
+
+@pytest.mark.parametrize(("engine", "parts"), [({}, (0.7, 0.3)), ({"suggestions": 0}, (1.0, 0.0))])
+def test_previews_and_suggestions_share_one_budget(
+    sparse: TrainingData,
+    settings: Settings,
+    tmp_path: Path,
+    engine: dict[str, int],
+    parts: tuple[float, float],
+) -> None:
+    trainer = Trainer(sparse, settings(engine=engine), tmp_path)
+    list(trainer._look_about(10.0))
+    earned = [worker.budget._earned_s for worker in (trainer._previewer, trainer._suggester)]
+    assert earned == pytest.approx([0.05 * 10.0 * part for part in parts], abs=0.01)
