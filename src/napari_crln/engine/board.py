@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln import config
-from napari_crln.engine.coverage import annotated_slices, annotation_axis
+from napari_crln.engine.coverage import annotated_slices
 from napari_crln.engine.ranking import Choice, Slices, choose
 from napari_crln.engine.survey import VolumeSurvey
 from napari_crln.suggestions import Suggestion, Suggestions
@@ -27,19 +27,16 @@ class Board:
 
     def __init__(self, axes: Sequence[int] | None = None) -> None:
         self._chosen = None if axes is None else tuple(axes)
-        self._axes: dict[str, tuple[int, ...]] = {}
         self._annotated: dict[str, dict[int, NDArray[np.bool_]]] = {}
         self._surveys: dict[str, VolumeSurvey] = {}
 
     def cover(self, name: str, target: TargetDHW | None, shape: ShapeDHW) -> None:
         """Take in a volume, or what is annotated of it by now."""
-        axes = self._chosen or (annotation_axis(target),)
-        self._axes[name] = axes
-        self._annotated[name] = {axis: annotated_slices(target, axis, shape[axis]) for axis in axes}
+        self._annotated[name] = annotated_slices(target, shape, self._chosen)
 
     def axes_of(self, name: str) -> tuple[int, ...]:
         """Across which axes a volume is to be surveyed."""
-        return self._axes[name]
+        return tuple(self._annotated[name])
 
     def take(self, survey: VolumeSurvey) -> None:
         """Take in a survey, in place of an older one of the volume."""
@@ -63,7 +60,7 @@ class Board:
             step=step,
             time=time.time(),
             surveyed=self.surveyed,
-            volumes=len(self._axes),
+            volumes=len(self._annotated),
             note=_note(slices, method),
             items=items,
         )
@@ -71,7 +68,10 @@ class Board:
     def _slices(self) -> tuple[list[str], Slices | None]:
         """All surveyed slices in order of volume, axis and index; None before the first survey."""
         found = sorted(
-            (s.name, axis) for s in self._surveys.values() for axis in self._axes[s.name] if axis in s.tables
+            (s.name, axis)
+            for s in self._surveys.values()
+            for axis in self.axes_of(s.name)
+            if axis in s.tables
         )
         names = sorted({name for name, _ in found})
         number = {name: index for index, name in enumerate(names)}

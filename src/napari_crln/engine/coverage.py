@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_crln.types import IGNORE, TargetDHW
+from napari_crln.types import IGNORE, ShapeDHW, TargetDHW
 
 _MOST = 0.5  # of a slice, across another axis than the one that is annotated
-
-
-def covered_shares(target: TargetDHW, axis: int) -> NDArray[np.float64]:
-    """Share of each slice's voxels that carry a label."""
-    planes = tuple(other for other in range(3) if other != axis)
-    return np.asarray((target != IGNORE).mean(planes))
 
 
 def annotation_axis(target: TargetDHW | None) -> int:
@@ -21,14 +17,33 @@ def annotation_axis(target: TargetDHW | None) -> int:
 
     Planes across one axis leave all of its slices full or empty, and cut those of the other axes alike.
     """
-    if target is None:
-        return 0
-    return int(np.argmax([covered_shares(target, axis).var() for axis in range(3)]))
+    return 0 if target is None else _most_decided(_covered_shares(target))
 
 
-def annotated_slices(target: TargetDHW | None, axis: int, depth: int) -> NDArray[np.bool_]:
-    """Whether each slice is annotated: by a single stroke across the volume's own axis, by half across another."""
+def annotated_slices(
+    target: TargetDHW | None, shape: ShapeDHW, axes: Sequence[int] | None = None
+) -> dict[int, NDArray[np.bool_]]:
+    """Whether each slice across each of the axes is annotated; by default, across the annotation axis.
+
+    Across the volume's own annotation axis a single stroke makes a slice annotated, across another half its area.
+    """
     if target is None:
-        return np.zeros(depth, np.bool_)
-    shares = covered_shares(target, axis)
-    return shares > 0 if axis == annotation_axis(target) else shares >= _MOST
+        return {axis: np.zeros(shape[axis], np.bool_) for axis in ((0,) if axes is None else axes)}
+    shares = _covered_shares(target)
+    own = _most_decided(shares)
+    return {
+        axis: shares[axis] > 0 if axis == own else shares[axis] >= _MOST
+        for axis in ((own,) if axes is None else axes)
+    }
+
+
+def _covered_shares(target: TargetDHW) -> list[NDArray[np.float64]]:
+    """Share of the voxels that carry a label, of each slice across D, H, W; reads the volume twice."""
+    seen = target != IGNORE
+    of_rows_DH, of_columns_W = seen.sum(2, dtype=np.int64), seen.sum((0, 1), dtype=np.int64)
+    counts = of_rows_DH.sum(1), of_rows_DH.sum(0), of_columns_W
+    return [count * len(count) / seen.size for count in counts]
+
+
+def _most_decided(shares: Sequence[NDArray[np.float64]]) -> int:
+    return int(np.argmax([each.var() for each in shares]))

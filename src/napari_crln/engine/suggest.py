@@ -95,7 +95,8 @@ class Suggester:
     def after_step(self, training_s: float) -> Iterator[events.Event]:
         """One piece of work, if the budget has it, after `training_s` of training that count for this part."""
         self.budget.earn(training_s)
-        if self.part > 0 and self.budget.left_s > 0 and self._has_work():
+        may = self.budget.left_s > 0 or (self.budget.share > 0 and self._must_rank())
+        if self.part > 0 and may and self._has_work():
             self.budget.earn(self._settle())
             start = self._clock()
             event = self._guarded()
@@ -123,12 +124,12 @@ class Suggester:
         if self._round is None and self._state.step != self._round_step and self._clock() >= self._next_round:
             self._round_step, self._next_round = self._state.step, self._clock() + _ROUND_S
             self._round = self._make_round()
-        return self._round is not None or (self._relabelled and self._knows_enough())
+        return self._round is not None or self._must_rank()
 
     def _guarded(self) -> events.Event | None:
         """One batch of tiles or one list; a fault of any kind is told once, and the work rests."""
         try:
-            if self._relabelled and self._knows_enough():
+            if self._must_rank():
                 return self._publish()
             return None if self._round is None else next(self._round)
         except StopIteration:
@@ -155,6 +156,10 @@ class Suggester:
             if self._clock() >= self._next_list and self._knows_enough():
                 yield self._publish()
         yield self._publish()
+
+    def _must_rank(self) -> bool:
+        """Whether labels have changed since the last list: it is ranked anew even in debt, which costs little."""
+        return self._relabelled and self._knows_enough()
 
     def _knows_enough(self) -> bool:
         """Whether a list is worth something: what is annotated is known, and some of what is not."""

@@ -90,7 +90,7 @@ def survey_steps(
         rectified = belief.disagreement_BDHW is not None
         mask = torch.from_numpy(valid).to(device)
         for axis in axes:
-            of_tiles = sums_along(belief, mask, axis).double().cpu().numpy()
+            of_tiles = sums_along(belief, mask, axis).cpu().double().numpy()
             total = sums.setdefault(axis, np.zeros((volume.image.shape[axis], of_tiles.shape[2])))
             _add(total, of_tiles, [corner[axis] for corner in batch], windowing.patch[axis])
         yield None

@@ -138,6 +138,20 @@ def test_new_labels_are_heeded_at_once_without_looking_again(
     assert (best.volume, best.index) not in places
 
 
+def test_new_labels_are_heeded_in_debt_too(
+    sparse: TrainingData, settings: Settings, tmp_path: Path, clock: Clock
+) -> None:
+    suggester = _suggester(sparse, settings(), tmp_path, clock)
+    _until_idle(suggester)
+    suggester.budget.spend(1000.0)
+    assert list(suggester.after_step(1.0)) == []
+    suggester.relabel(sparse.labelled[0])
+    assert [e.kind for e in suggester.after_step(1.0)] == ["suggested"]
+    suggester.relabel(sparse.labelled[0])
+    suggester.budget.share = 0.0
+    assert list(suggester.after_step(1.0)) == []
+
+
 @pytest.mark.parametrize("share", [0.05, 0.3])
 def test_the_budget_holds_is_used_and_a_step_waits_for_one_tile_at_most(
     sparse: TrainingData, settings: Settings, tmp_path: Path, clock: Clock, share: float
