@@ -21,11 +21,11 @@ from napari_crln.gui.following import Report, follow_run, is_trained
 from napari_crln.gui.model import Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import STATES, RunView, after
-from napari_crln.gui.sample_project import make_sample_project
-from napari_crln.gui.training_form import run_config
+from napari_crln.gui.training_form import form_for, run_config
 from napari_crln.run.folder import RUNS, RunFolder
 from napari_crln.run.launch import Child, launch
 from napari_crln.run.watch import send
+from napari_crln.volume.sample import make_sample_project
 
 LOG = "output.log"
 Launch = Callable[[list[str], Path], Child]
@@ -90,6 +90,7 @@ class Presenter:
         count = len(opened.project.volumes)
         self.model.update(
             project=opened.project, busy="", shown=first,
+            form=form_for(opened.project.preset, self.model.snapshot.form),
             message=Message(f"{opened.project.name}: {count} volumes."),
         )  # fmt: skip
         if opened.run is not None:
