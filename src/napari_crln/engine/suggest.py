@@ -71,9 +71,10 @@ class Suggester:
         self._device = next(state.learner.parameters()).device
         self.budget = Budget(settings.engine.preview_share, advance_s=0.0)
         self._board = Board()
-        self._cases: dict[str, Case] = {}
-        for case in (*data.labelled, *data.unlabelled):
-            self.relabel(case)
+        self._cases: dict[str, Case] = {case.name: case for case in (*data.labelled, *data.unlabelled)}
+        self._labelled: set[str] = set()
+        for case in self._cases.values():
+            self.relabel(case.name, case.target)
         self._order = _order(data, settings.seed)
         self._round: _Round | None = None
         self._round_step, self._next_round, self._next_list = -1, -np.inf, -np.inf
@@ -85,11 +86,14 @@ class Suggester:
         """Share of the time for previews that is wanted here."""
         return self._settings.engine.suggestion_share if self._settings.engine.suggestions else 0.0
 
-    def relabel(self, case: Case) -> None:
-        """Take in what is annotated of a volume by now; the next list heeds it."""
-        d, h, w = case.image.shape
-        self._cases[case.name] = case
-        self._board.cover(case.name, case.target, (d, h, w))
+    def relabel(self, name: str, target: TargetDHW | None) -> None:
+        """Take in what is annotated of a volume by now, (D, H, W); the next list heeds it, and comes at once."""
+        d, h, w = self._cases[name].image.shape
+        self._board.cover(name, target, (d, h, w))
+        if target is None:
+            self._labelled.discard(name)
+        else:
+            self._labelled.add(name)
         self._relabelled = True
 
     def after_step(self, training_s: float) -> Iterator[events.Event]:
@@ -164,8 +168,7 @@ class Suggester:
     def _knows_enough(self) -> bool:
         """Whether a list is worth something: what is annotated is known, and some of what is not."""
         known = [name for name in self._order if self._board.has(name)]
-        labelled = sum(case.target is not None for case in self._cases.values())
-        return len(known) >= min(len(self._cases), labelled + _FIRST)
+        return len(known) >= min(len(self._cases), len(self._labelled) + _FIRST)
 
     def _publish(self) -> events.Suggested:
         self._relabelled, self._next_list = False, self._clock() + _PUBLISH_S

@@ -130,7 +130,7 @@ def test_new_labels_are_heeded_at_once_without_looking_again(
     case = next(c for c in (*sparse.labelled, *sparse.unlabelled) if c.name == best.volume)
     target = np.full(case.image.shape, IGNORE, np.int16) if case.target is None else case.target.copy()
     target[best.index] = 0
-    suggester.relabel(replace(case, target=target))
+    suggester.relabel(case.name, target)
     (event,) = _until_idle(suggester)
     assert isinstance(event, events.Suggested)
     assert clock.looks == looks
@@ -145,9 +145,9 @@ def test_new_labels_are_heeded_in_debt_too(
     _until_idle(suggester)
     suggester.budget.spend(1000.0)
     assert list(suggester.after_step(1.0)) == []
-    suggester.relabel(sparse.labelled[0])
+    suggester.relabel("a", sparse.labelled[0].target)
     assert [e.kind for e in suggester.after_step(1.0)] == ["suggested"]
-    suggester.relabel(sparse.labelled[0])
+    suggester.relabel("a", sparse.labelled[0].target)
     suggester.budget.share = 0.0
     assert list(suggester.after_step(1.0)) == []
 

@@ -15,12 +15,12 @@ from napari_crln.gui import obstacles
 from napari_crln.gui.model import PanelModel
 from napari_crln.gui.project_files import read_project
 from napari_crln.gui.run_view import RunView
-from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.gui.suggesting import SliceSuggester
 from napari_crln.gui.suggestions import PICTURE, Place, SuggestionFeed, picture
 from napari_crln.run.folder import RunFolder
 from napari_crln.suggestions import Suggestion, Suggestions
 from napari_crln.volume.project import Project
+from napari_crln.volume.sample import make_sample_project
 
 
 @pytest.fixture(scope="module")
