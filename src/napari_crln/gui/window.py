@@ -1,6 +1,6 @@
 """A napari window with the panel on a project: what `napari-crln demo` starts, as a process of its own.
 
-    python -m napari_crln.gui.window PROJECT [--train]
+python -m napari_crln.gui.window PROJECT [--train]
 """
 
 from __future__ import annotations
