@@ -282,6 +282,8 @@ class Presenter:
 
 
 def _make_sample(path: Path) -> Path:
-    from napari_crln.volume.sample import make_sample_project  # SciPy: a quarter of the time to open the panel
+    from napari_crln.volume.sample import (
+        make_sample_project,
+    )  # SciPy: a quarter of the time to open the panel
 
     return make_sample_project(path)
