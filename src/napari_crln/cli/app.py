@@ -10,7 +10,7 @@ from typing import Annotated
 import typer
 
 import napari_crln
-from napari_crln.cli import demo, evaluating, importing, inspecting, predicting, training
+from napari_crln.cli import demo, evaluating, importing, inspecting, predicting, suggesting, training
 from napari_crln.errors import CrlnError
 
 _DEBUG = "--debug"
@@ -31,6 +31,7 @@ app.command("train")(training.train)
 app.command("resume")(training.resume)
 app.command("predict")(predicting.predict)
 app.command("evaluate")(evaluating.evaluate)
+app.command("suggest")(suggesting.suggest)
 app.command("inspect")(inspecting.inspect)
 app.command("demo")(demo.demo)
 

@@ -16,6 +16,7 @@ from napari_crln.gui.curves import Curves
 from napari_crln.gui.live_maps import DEFAULT_SHOWN
 from napari_crln.gui.run_view import RunView
 from napari_crln.gui.training_form import TrainingForm
+from napari_crln.suggestions import Suggestions
 from napari_crln.types import Coverage, Role, ShapeDHW
 from napari_crln.volume.labels import LabelClass
 
@@ -96,6 +97,8 @@ class Snapshot:
     ----------
     busy : what is being done to the project in the background; "" if nothing
     shown : name of the volume in the viewer
+    suggestions : of the watched run; None if it has none
+    suggesting : whether a process looks for some
     """
 
     project: ProjectView | None = None
@@ -105,6 +108,8 @@ class Snapshot:
     run: RunView = field(default_factory=RunView)
     live: LiveChoice = LiveChoice()
     prediction: PredictionView = PredictionView()
+    suggestions: Suggestions | None = None
+    suggesting: bool = False
     message: Message = Message()
     keep_running: bool = True
 

@@ -84,3 +84,16 @@ def to_predict(now: Snapshot) -> str:
 def to_predict_shown(now: Snapshot) -> str:
     """Why the shown volume cannot be predicted."""
     return to_predict(now) or ("" if now.shown else "No volume is shown: click one in the table.")
+
+
+def to_suggest(now: Snapshot) -> str:
+    """Why no slices can be suggested by a process of its own."""
+    if now.project is None:
+        return _NO_PROJECT
+    if now.run.active:
+        return "The run in training keeps the list up to date."
+    if now.suggesting:
+        return "The volumes are being looked at."
+    if now.run.folder is None:
+        return "Train first: there is no run to go by."
+    return "" if now.run.checkpointed else "The run has no checkpoint."
