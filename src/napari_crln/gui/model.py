@@ -22,13 +22,21 @@ from napari_crln.volume.labels import LabelClass
 
 @dataclass(frozen=True)
 class VolumeRow:
-    """One volume in the table."""
+    """One volume in the table.
+
+    Parameters
+    ----------
+    coverage, revision : of its annotation; None and 0 without one
+    restorable : revisions of the annotation that can be had back, newest first; 0 is none at all
+    """
 
     name: str
     role: Role
     shape: ShapeDHW
     coverage: Coverage | None = None
     predicted: bool = False
+    revision: int = 0
+    restorable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -40,6 +48,11 @@ class ProjectView:
     classes: tuple[LabelClass, ...]
     volumes: tuple[VolumeRow, ...]
     runs: tuple[str, ...] = ()
+
+    @property
+    def predicted(self) -> bool:
+        """Whether any volume has a prediction."""
+        return any(row.predicted for row in self.volumes)
 
     def row(self, name: str) -> VolumeRow | None:
         """The volume of that name."""
@@ -80,6 +93,30 @@ class PredictionView:
 
 
 @dataclass(frozen=True)
+class PredictionChoice:
+    """How to predict.
+
+    Parameters
+    ----------
+    clues : from logits and clues, or from the logits alone
+    checkpoint : the newest one, or the one that did best on validation
+    """
+
+    clues: bool = True
+    checkpoint: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class ExportView:
+    """Files that are being written; `total` is 0 while the export is planned."""
+
+    running: bool = False
+    done: int = 0
+    total: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Message:
     """The status line."""
 
@@ -104,8 +141,15 @@ class Snapshot:
     run: RunView = field(default_factory=RunView)
     live: LiveChoice = LiveChoice()
     prediction: PredictionView = PredictionView()
+    predicting: PredictionChoice = PredictionChoice()
+    export: ExportView = ExportView()
     message: Message = Message()
     keep_running: bool = True
+
+    @property
+    def shown_row(self) -> VolumeRow | None:
+        """The volume in the viewer."""
+        return None if self.project is None else self.project.row(self.shown)
 
 
 class PanelModel:
