@@ -1,4 +1,8 @@
-"""Commands of napari's menus: each opens the panel and presses one of its buttons."""
+"""Commands of napari's menus: each opens the panel and presses one of its buttons.
+
+napari takes commands of plugins in certain menus only: these are in *Layers › Segment › CRLN segmentation*, and in the
+command palette. The panel is docked under the name that the *Plugins* menu gives it, so that there is one of it.
+"""
 
 from __future__ import annotations
 
@@ -7,34 +11,25 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from napari_crln.gui.widgets.panel import CrlnPanel
 
-PLUGIN = "napari-crln"
-WIDGET = "CRLN: train and segment"
+#: As napari's *Plugins* menu names the dock: the widget's name in `napari.yaml`, then the plugin's.
+DOCK = "CRLN: train and segment (CRLN segmentation)"
 
 
 def open_panel() -> CrlnPanel:
-    """Open the panel in the current viewer, or show the one that is open.
-
-    Raises
-    ------
-    UsageError
-        If there is no viewer with a window.
-    """
+    """The panel of the current viewer, opened if it is not, and in sight; errors as of `crln_panel`."""
     import napari
 
-    from napari_crln.errors import UsageError
+    from napari_crln.gui.dock import crln_panel
 
     viewer = napari.current_viewer()
-    if viewer is None or getattr(viewer, "window", None) is None:
-        raise UsageError("no viewer", "the panel is docked in a napari window", "Open napari first", "CRLN")
-    dock, panel = viewer.window.add_plugin_dock_widget(PLUGIN, WIDGET)
+    panel: CrlnPanel | None = None if viewer is None else viewer.window.dock_widgets.get(DOCK)
+    if panel is None:
+        panel = crln_panel()
+        viewer.window.add_dock_widget(panel, name=DOCK)
+    dock = panel.parent()
     dock.show()
     dock.raise_()
-    return panel  # type: ignore[no-any-return]
-
-
-def show_panel() -> None:
-    """Open the panel."""
-    open_panel()
+    return panel
 
 
 def open_project() -> None:

@@ -79,6 +79,11 @@ def to_predict(now: Snapshot) -> str:
         return "A prediction is running."
     if now.run.folder is None:
         return "Train first: there is no run to predict with."
+    return _without_checkpoint(now)
+
+
+def _without_checkpoint(now: Snapshot) -> str:
+    """Why the watched run has not the checkpoint that was chosen."""
     if not now.run.checkpointed:
         return "The run has no checkpoint yet: pause or stop it to make one."
     if now.predicting.checkpoint == "best" and not now.run.has_best:

@@ -69,6 +69,7 @@ class ProjectSection(Section):
         self._prepare_table()
         self.role = QComboBox()
         self.role.addItems(ROLES)
+        self.role.setToolTip(_COLUMNS["Role"])
         self.role.activated.connect(lambda index: self.change_role(ROLES[index]))
         self.role_label = QLabel("Role")
         self.role_label.setBuddy(self.role)
