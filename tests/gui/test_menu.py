@@ -53,9 +53,12 @@ def _segment(viewer: Any) -> dict[str, Any]:
 
 
 def test_the_commands_are_in_the_segment_menu_and_the_panel_in_the_plugins_menu(viewer: Any) -> None:
-    assert {"CRLN: train and segment", "New project from open layers", "Open project…", "Watch a run…"} <= set(
-        _segment(viewer)
-    )
+    assert {
+        "CRLN: train and segment",
+        "New project from open layers",
+        "Open project…",
+        "Watch a run…",
+    } <= set(_segment(viewer))
     assert DOCK in _entries(viewer.window.plugins_menu)
 
 
