@@ -101,7 +101,7 @@ class NewProject:
     def _opened(self, layers: list[Any], folder: Path) -> None:
         """The project's own layers show the same: hide those that it was made of."""
         for layer in layers:
-            if layer in self._session.viewer.layers:
+            if layer in self._session.viewer.layers and layer.visible:  # each change draws the scene anew
                 layer.visible = False
         self._session.model.say(f"Made {folder}. Its layers take the place of yours, which are hidden.")
 
