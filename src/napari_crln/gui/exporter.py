@@ -10,7 +10,6 @@ from napari_crln.errors import CrlnError
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.model import ExportView, PanelModel
-from napari_crln.volume.export import plan_export, write_export
 from napari_crln.volume.project import Project
 
 
@@ -64,6 +63,8 @@ class Exporter:
 
 def _written(project: Path, folder: Path, names: tuple[str, ...]) -> Iterator[ExportView | None]:
     """Plan, then write file by file."""
+    from napari_crln.volume.export import plan_export, write_export  # NiBabel: not to open the panel
+
     yield None
     planned = plan_export(Project.open(project), folder, "prediction", names)
     for done, each in enumerate(planned):

@@ -108,7 +108,7 @@ def create_project(
     check_free(path)
     table = classes or class_table(plan, coverage, background)
     with creating_folder(path) as folder:
-        draft = Project.fill_new(folder, table, normalisation)
+        draft = Project.fill_new(folder, table, normalisation, _preset(plan))
         for done, volume in enumerate(plan, start=1):
             draft.add_incoming(_incoming(volume, coverage, background, table))
             if progress is not None:
@@ -125,6 +125,12 @@ class _Turned:
 
     def __getitem__(self, region: Any) -> NDArray[Any]:
         return np.asarray(self._voxels[region])
+
+
+def _preset(plan: Sequence[LayerVolume]) -> str | None:
+    """The preset that all images ask for: sample data of ours do."""
+    asked = {volume.image.tag.get("preset") for volume in plan}
+    return asked.pop() if len(asked) == 1 else None
 
 
 def _array(data: Any, state: dict[str, Any]) -> LayerArray:

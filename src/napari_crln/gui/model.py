@@ -41,13 +41,14 @@ class VolumeRow:
 
 @dataclass(frozen=True)
 class ProjectView:
-    """An open project; `runs` are the names of its runs, oldest first."""
+    """An open project; `runs` are the names of its runs, oldest first, `preset` what its new runs begin with."""
 
     path: Path
     name: str
     classes: tuple[LabelClass, ...]
     volumes: tuple[VolumeRow, ...]
     runs: tuple[str, ...] = ()
+    preset: str | None = None
 
     @property
     def predicted(self) -> bool:

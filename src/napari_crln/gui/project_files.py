@@ -56,7 +56,7 @@ def read_project(path: Path) -> Opened:
     project = Project.open(path)
     found = runs(path)
     rows, names = tuple(map(_row, project.volumes.values())), tuple(run.name for run in found)
-    view = ProjectView(path, project.name, tuple(project.classes), rows, names)
+    view = ProjectView(path, project.name, tuple(project.classes), rows, names, project.preset)
     return Opened(view, _to_watch(found) if chosen is None else path / RUNS / chosen.resolve().name)
 
 

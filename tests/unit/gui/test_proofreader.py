@@ -21,10 +21,10 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.questions import before_accepting, before_role
-from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.types import Role
 from napari_crln.volume.accept import Plane
 from napari_crln.volume.project import Project
+from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 16, 16)
 LABELLED, UNLABELLED, VALIDATION, TEST = (f"phantom_{number:03}" for number in range(4))
@@ -34,7 +34,7 @@ LABELLED, UNLABELLED, VALIDATION, TEST = (f"phantom_{number:03}" for number in r
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of four volumes, all with predictions."""
     folder = tmp_path_factory.mktemp("projects") / "small.crln"
-    path = make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation", "test"))
+    path = make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation", "test"), preset=None)
     for volume in Project.open(path).volumes.values():
         volume.write_prediction(np.random.default_rng(1).integers(0, 4, SHAPE, np.uint8))
     return path
