@@ -76,6 +76,7 @@ def test_two_clicks_from_the_sample_data_to_training(
     assert model.snapshot.project.path == tmp_path / "projects" / "phantom.crln"
     assert [row.role for row in model.snapshot.project.volumes].count("labelled") == LABELLED
     assert len(model.snapshot.project.volumes) == VOLUMES
+    assert model.snapshot.form.preset == "demo"  # as the sample asks
     wait(lambda: session.volumes.shown)
     assert not any(layer.visible for layer in given)  # one picture of each, not two
 
