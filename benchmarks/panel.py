@@ -8,6 +8,7 @@ One process is napari with the panel; the run is a child process on all cores, a
 - `first_loss_s`, `first_layers_s`: from the click on Train to the first point on a curve and to the first live layer;
 - `lateness_ms`: how late a 10 ms timer of the viewer's event loop fires while the run trains: percentiles in 2D and in 3D,
   once the first layers are there, for as long as it trains;
+- `curves_ms`: one redraw of the loss curves, painting included, with 10⁵ points on each of five lines;
 - `dice`: of the prediction of a held-out sample volume by the panel, against its truth, and when it was there (`predicted_s`).
 
 Needs napari with a Qt binding and a display; on an idle machine.
@@ -29,6 +30,9 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 from record import record
 
+from napari_crln.events import Stepped
+from napari_crln.gui.curves import Curves
+from napari_crln.gui.widgets.curves_section import CurvesSection
 from napari_crln.volume.project import Project
 
 _BEAT_MS = 10
@@ -100,6 +104,33 @@ def _walk(viewer: Any, folder: Path, options: argparse.Namespace) -> dict[str, A
             _until(lambda: not model.snapshot.run.active, 60)
     panel.close()
     return results
+
+
+def _curves(points: int = 99_900, redraws: int = 20) -> dict[str, float]:
+    curves = Curves()
+    terms = ("total", "supervised", "consistency", "clues", "cps")
+    noise = np.random.default_rng(0).random((points + redraws, len(terms)))
+    for step, values in enumerate(noise[:points]):
+        curves.add(_stepped(step, dict(zip(terms, values, strict=True))))
+    section = CurvesSection(curves, "#262930", dark=True)
+    section.resize(400, 300)
+    section.show()
+    _wait(0.5)
+    spent = []
+    for step, values in enumerate(noise[points:], points):
+        curves.add(_stepped(step, dict(zip(terms, values, strict=True))))
+        began = time.perf_counter()
+        section.refresh()
+        section.repaint()
+        QApplication.processEvents()
+        spent.append((time.perf_counter() - began) * 1000)
+    section.close()
+    section.deleteLater()
+    return {"p50": float(np.median(spent)), "max": max(spent), "points": len(curves.losses["total"])}
+
+
+def _stepped(step: int, losses: dict[str, float]) -> Stepped:
+    return Stepped(step=step, interval=1, losses=losses, learning_rate=0.1, rate=1.0)
 
 
 def _train(viewer: Any, panel: Any, options: argparse.Namespace) -> dict[str, Any]:

@@ -21,7 +21,8 @@ from napari_crln.gui.live_maps import LIVE_MAPS
 from napari_crln.gui.widgets.panel import CrlnPanel
 
 SIZE = (1500, 950)
-PICTURE = (420, 420)
+#: Pixels of a voxel in the pictures of the live layers.
+PIXELS = 7
 
 
 def main() -> None:
@@ -103,9 +104,7 @@ def _live_layers(viewer: Any, panel: CrlnPanel, options: argparse.Namespace) -> 
         for other in LIVE_MAPS:
             live.layer(other.key).visible = other.key == spec.key
         _wait(1.5)
-        viewer.screenshot(
-            str(options.out / f"live-{spec.key}.png"), canvas_only=True, size=PICTURE, flash=False
-        )
+        viewer.export_figure(str(options.out / f"live-{spec.key}.png"), scale_factor=PIXELS, flash=False)
         print(f"live-{spec.key}", flush=True)
     panel.session.presenter.resume()
 
