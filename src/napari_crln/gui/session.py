@@ -10,6 +10,7 @@ from functools import partial
 from typing import Any
 
 from napari_crln.gui.bridge import Bridge
+from napari_crln.gui.exporter import Exporter
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -17,6 +18,7 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Launch, Presenter
 from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
+from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.shown_volumes import ShownVolumes
 from napari_crln.gui.slice_visit import select_to_paint, visit
 from napari_crln.gui.suggesting import SliceSuggester
@@ -42,7 +44,11 @@ class Session:
         self.model = PanelModel()
         self.bridge = Bridge()
         self.presenter = Presenter(self.model, self.bridge, start_process)
-        self.predictor = Predictor(self.model, self.bridge, self._predicted, start_process)
+        self.predictor = Predictor(self.model, self.bridge, self._labels_written, start_process)
+        self.exporter = Exporter(self.model, self.bridge)
+        self.proofreader = Proofreader(
+            self.model, self.bridge, self.presenter.labels_changed, self._labels_written
+        )
         self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
         self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
@@ -133,7 +139,7 @@ class Session:
         if position is not None:
             self.presenter.focus(self.volumes.shown, *position)
 
-    def _predicted(self) -> None:
+    def _labels_written(self) -> None:
         self.presenter.refresh_volumes()
         self._load(self.model.snapshot)
 

@@ -100,7 +100,8 @@ class ShownVolumes:
 
     def _set_visible(self, name: str, visible: bool) -> None:
         for layer in self._layers.get(name, {}).values():
-            layer.visible = visible
+            if layer.visible != visible:  # napari draws the whole scene anew, changed or not
+                layer.visible = visible
 
 
 def _image(data: VolumeData) -> Any:
