@@ -33,7 +33,7 @@ class Stage:
 
     def show(self, value: int, grid: Grid = GRID, keys: frozenset[str] = KEYS) -> None:
         stored = {key: MapPicture(np.full(grid.shape, value, np.uint8), Quantisation()) for key in KEYS}
-        self.live.show(Frame("a", value, value, grid.shape, stored), grid, CLASSES, keys)
+        self.live.show(Frame("a", value + 1, value, grid.shape, stored), grid, CLASSES, keys)
 
 
 @pytest.fixture
@@ -48,7 +48,7 @@ def test_layers_are_made_once_and_then_updated(stage: Stage) -> None:
     assert [id(layer) for layer in stage.viewer.layers] == before
     assert {layer.name for layer in stage.viewer.layers} == {"crln: prediction", "crln: uncertainty"}
     assert all((layer.data == 1).all() for layer in stage.viewer.layers)
-    assert stage.live.layer("prediction").metadata["crln"]["generation"] == 1
+    assert stage.live.layer("prediction").metadata["crln"]["generation"] == 2
 
 
 def test_only_ticked_maps_get_a_layer(stage: Stage) -> None:

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 from napari_crln.gui.bridge import Bridge
+from napari_crln.gui.hover import Hover
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -17,6 +18,8 @@ from napari_crln.gui.presenter import Launch, Presenter
 from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
 from napari_crln.gui.shown_volumes import ShownVolumes
+from napari_crln.gui.strokes import Strokes
+from napari_crln.gui.view_direction import ViewDirection
 from napari_crln.run.launch import launch
 
 _TICK_S = 0.05
@@ -40,7 +43,12 @@ class Session:
         self.predictor = Predictor(self.model, self.bridge, self._predicted, start_process)
         self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
-        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
+        self.strokes = Strokes(viewer)
+        self.hover = Hover(viewer)
+        self.view_direction = ViewDirection(viewer)
+        self.feed = PreviewFeed(
+            self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active
+        )
         self._closed = False
         self.model.changed.connect(self._on_changed)
         self.bridge.every(_TICK_S, self.feed.tick)
@@ -55,7 +63,8 @@ class Session:
         self.presenter.close()
         self.predictor.close()
         self.bridge.close()
-        self.live.close()
+        for part in (self.live, self.strokes, self.hover, self.view_direction):
+            part.close()
 
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
         if _path(now) != _path(old):
@@ -66,8 +75,11 @@ class Session:
         if now.live != old.live:
             self.feed.throttle.least_s = now.live.every_s
             self.live.keep_only(now.live.shown)
+            self.live.outline(int(now.live.contour))
             if now.live.shown - old.live.shown or now.live.class_index != old.live.class_index:
                 self.feed.forget()
+        if now.run.previews[-1:] != old.run.previews[-1:]:
+            self.presenter.look_for_previews()
         self._want()
 
     def _load(self, now: Snapshot) -> None:
@@ -80,6 +92,7 @@ class Session:
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
         self.volumes.show(data, now.project.classes)
+        self.live.on_volume(data.name, data.grid)
         self.feed.forget()
         self._want()
 
@@ -111,7 +124,7 @@ class Session:
         self.presenter.set_live(edited=live.edited | {key})
         name = BY_KEY[key].layer_name
         self.model.say(
-            f"You painted on '{name}': it is no longer updated. Untick it to keep it as your own layer; "
+            f"You changed '{name}': it is no longer updated. Untick it to keep it as your own layer; "
             "tick it again for a live one.",
             "warning",
         )

@@ -1,13 +1,16 @@
-"""When the next picture may be drawn, so that drawing never takes more than a quarter of the viewer's time."""
+"""When the next picture may be drawn, so that drawing never takes more than an eleventh of the viewer's time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
 
+#: Rest after an update, in times of what it took.
+REST = 10
+
 
 class Throttle:
-    """Ready again `max(least_s, 3 × cost)` after the last update ended.
+    """Ready again `max(least_s, 10 × cost)` after the last update ended.
 
     Parameters
     ----------
@@ -33,4 +36,4 @@ class Throttle:
         finally:
             ended = self._clock()
             self.last_cost_s = ended - began
-            self._next = ended + max(self.least_s, 3 * self.last_cost_s)
+            self._next = ended + max(self.least_s, REST * self.last_cost_s)
