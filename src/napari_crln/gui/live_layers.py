@@ -89,13 +89,21 @@ class LiveLayers:
         return self._live[key].layer if key in self._live else None
 
     def show(self, frame: Frame, grid: Grid, classes: Iterable[LabelClass], ticked: frozenset[str]) -> None:
-        """Draw the maps of a frame that are ticked and that nobody edited."""
-        self._scene = _Scene(frame, grid, tuple(classes), ticked)
+        """Draw the maps of a frame that are ticked and that nobody edited, all at once."""
+        for _ in self.showing(frame, grid, classes, ticked):
+            pass
+
+    def showing(
+        self, frame: Frame, grid: Grid, classes: Iterable[LabelClass], ticked: frozenset[str]
+    ) -> Iterator[None]:
+        """The same a layer at a time, so that the event loop can run between two: each takes napari 10 ms and more."""
+        scene = self._scene = _Scene(frame, grid, tuple(classes), ticked)
         for key in (*frame.maps, "anchors"):
             live = self._live.get(key)
             if key in ticked and not (live.touched if live is not None else frame.generation == 0):
                 with self._our_doing():
-                    self._show(BY_KEY[key], self._scene)
+                    self._show(BY_KEY[key], scene)
+                yield
 
     def on_volume(self, volume: str, grid: Grid) -> None:
         """Another volume is seen: maps of the one before must not lie over it until its own come."""

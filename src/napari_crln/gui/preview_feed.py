@@ -7,7 +7,7 @@ drawn. A reply to a question that is no longer asked (another volume, class, run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -166,19 +166,22 @@ def _restored(under: MapPicture, quantisation: Quantisation) -> NDArray[np.uint8
     return new.quantise(old.values(np.arange(256, dtype=np.uint8)))[under.stored]
 
 
+_DONE: Iterator[None] = iter(())
+
+
 class PreviewFeed:
     """Asks for frames and hands them on.
 
     Parameters
     ----------
-    show : draws a frame on the calling thread; its time is what the throttle goes by
+    show : draws a frame, a part at each `tick`; the time of all parts is what the throttle goes by
     held : whether nothing may be drawn now; what came meanwhile is read again after
     """
 
     def __init__(
         self,
         background: Background,
-        show: Callable[[Frame], None],
+        show: Callable[[Frame], Iterator[None]],
         failed: Callable[[Exception], None],
         throttle: Throttle | None = None,
         held: Callable[[], bool] = lambda: False,
@@ -193,11 +196,12 @@ class PreviewFeed:
         self._frame: Frame | None = None
         self._frame_of: Wanted | None = None
         self._wanted: Wanted | None = None
+        self._drawing: Iterator[None] = _DONE
 
     @property
     def idle(self) -> bool:
         """Whether all that is wanted has been drawn."""
-        return self._asked is None and self._wanted in (None, self._shown)
+        return self._asked is None and self._drawing is _DONE and self._wanted in (None, self._shown)
 
     def want(self, question: Wanted | None) -> None:
         """Say what should be seen; read at the next `tick` that may."""
@@ -208,11 +212,14 @@ class PreviewFeed:
         self._shown = None
 
     def tick(self) -> None:
-        """Read if something is to be drawn and the throttle allows; call it again and again."""
-        question = self._wanted
-        if question is None or question == self._shown or self._asked is not None:
+        """Draw the next part, or read if something is to be drawn and the throttle allows; call it again and again."""
+        if self._held():
             return
-        if self._held() or not self.throttle.ready:
+        if self._drawing is not _DONE:
+            self._draw_part(continued=True)
+            return
+        question = self._wanted
+        if question is None or question == self._shown or self._asked is not None or not self.throttle.ready:
             return
         self._asked = question
         before = self._frame if question.same_picture(self._frame_of) else None
@@ -232,7 +239,14 @@ class PreviewFeed:
         self._shown = question
         if frame is not None:
             self._frame, self._frame_of = frame, question
-            self.throttle.timed(lambda: self._show(frame))
+            self._drawing = self._show(frame)
+            self._draw_part(continued=False)
+
+    def _draw_part(self, continued: bool) -> None:
+        try:
+            self.throttle.timed(partial(next, self._drawing), continued=continued)
+        except StopIteration:
+            self._drawing = _DONE
 
     def _not_answered(self, error: Exception) -> None:
         self._asked, self._shown = None, self._wanted

@@ -5,6 +5,7 @@ It belongs to no widget, so that it can be closed after Qt has deleted them.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import partial
 from typing import Any
 
@@ -101,11 +102,15 @@ class Session:
         visible = frozenset(BY_KEY) - self.live.hidden
         self.feed.want(wanted(now, visible) if now.shown in self.volumes.grids else None)
 
-    def _show_frame(self, frame: Frame) -> None:
+    def _show_frame(self, frame: Frame) -> Iterator[None]:
         now = self.model.snapshot
         grid = self.volumes.grids.get(frame.volume)
-        if grid is not None and now.project is not None and frame.volume == now.shown:
-            self.live.show(frame, grid, now.project.classes, now.live.shown)
+        if grid is None or now.project is None or frame.volume != now.shown:
+            return
+        for part in self.live.showing(frame, grid, now.project.classes, now.live.shown):
+            yield part
+            if (self.model.snapshot.shown, self.model.snapshot.live.shown) != (frame.volume, now.live.shown):
+                return  # what comes next draws all of it
 
     def _send_focus(self) -> None:
         position = self.volumes.position()

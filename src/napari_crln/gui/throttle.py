@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
 
 #: Rest after an update, in times of what it took.
 REST = 10
@@ -28,12 +31,13 @@ class Throttle:
     def ready(self) -> bool:
         return self._clock() >= self._next
 
-    def timed(self, update: Callable[[], None]) -> None:
-        """Do an update, and rest in proportion to what it took."""
+    def timed(self, update: Callable[[], T], *, continued: bool = False) -> T:
+        """Do an update, or a further part of one, and rest in proportion to what it took, all parts together."""
+        before = self.last_cost_s if continued else 0.0
         began = self._clock()
         try:
-            update()
+            return update()
         finally:
             ended = self._clock()
-            self.last_cost_s = ended - began
+            self.last_cost_s = before + ended - began
             self._next = ended + max(self.least_s, REST * self.last_cost_s)

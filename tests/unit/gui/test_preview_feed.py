@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -34,9 +35,10 @@ def make(monkeypatch, cost: float = 0.0) -> tuple[PreviewFeed, Later, list[tuple
     monkeypatch.setattr(preview_feed, "read_frame", answer)
     clock, background, drawn = Clock(), Later(), []
 
-    def draw(frame: Frame) -> None:
+    def draw(frame: Frame) -> Iterator[None]:
         clock.now += cost
         drawn.append((frame.volume, frame.generation))
+        yield from ()
 
     return PreviewFeed(background, draw, lambda error: None, Throttle(0.1, clock)), background, drawn, clock
 
