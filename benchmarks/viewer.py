@@ -8,7 +8,8 @@ Nothing trains meanwhile. Of each update are given:
 - `layers_ms`: what the calls that change the layers took, all four together; `layers_cpu_ms`: their CPU time, which
   other programs on the machine do not lengthen;
 - `loop_ms`: the longest time that a 1 ms timer of the event loop was kept waiting until all was drawn: what a click
-  would have waited for, the drawing of the canvas included;
+  would have waited for, the drawing of the canvas included; `loop_cpu_ms`: the most CPU time of the main thread
+  between two beats of it;
 - `redraw_ms`: the same for a redraw of the canvas without new data. On a machine without a GPU, Mesa draws on the
   CPU, and most of `loop_ms` is that, above all in 3D.
 """
@@ -61,33 +62,34 @@ class Drawing:
 
 
 class Beats:
-    """The longest pause between two beats of a 1 ms timer, ms."""
+    """The longest pause between two beats of a 1 ms timer, and the most CPU time of this thread in one, ms."""
 
     def __init__(self) -> None:
-        self.longest = 0.0
-        self._last = time.perf_counter()
+        self.longest = self.most_cpu = 0.0
+        self._last, self._last_cpu = time.perf_counter(), time.thread_time()
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.timeout.connect(self._beat)
         self._timer.start(1)
 
-    def during(self, act: Callable[[], None], done: Callable[[], bool], settle_s: float) -> float:
+    def during(self, act: Callable[[], None], done: Callable[[], bool], settle_s: float) -> tuple[float, float]:
         """Act in the event loop, as a timer's callback would, until it is done and for a while after."""
         _run_for(0.05)
-        self.longest = 0.0
+        self.longest = self.most_cpu = 0.0
         QTimer.singleShot(0, act)
         _run_for(settle_s)
         while not done():
             _run_for(settle_s)
-        return self.longest
+        return self.longest, self.most_cpu
 
     def stop(self) -> None:
         self._timer.stop()
 
     def _beat(self) -> None:
-        now = time.perf_counter()
+        now, cpu = time.perf_counter(), time.thread_time()
         self.longest = max(self.longest, 1000 * (now - self._last))
-        self._last = now
+        self.most_cpu = max(self.most_cpu, 1000 * (cpu - self._last_cpu))
+        self._last, self._last_cpu = now, cpu
 
 
 def main() -> None:
@@ -133,8 +135,9 @@ def _measure(viewer: Any, options: argparse.Namespace, ndisplay: int) -> dict[st
     return {
         "layers_ms": _told([1000 * each.wall_s for each in drawn]),
         "layers_cpu_ms": _told([1000 * each.cpu_s for each in drawn]),
-        "loop_ms": _told(loops),
-        "redraw_ms": _told(redraws),
+        "loop_ms": _told([wall for wall, _ in loops]),
+        "loop_cpu_ms": _told([cpu for _, cpu in loops]),
+        "redraw_ms": _told([wall for wall, _ in redraws]),
     }
 
 

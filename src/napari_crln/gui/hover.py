@@ -31,7 +31,7 @@ class Hover:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = own(viewer)
-        self._adding = False
+        self._ours: Any = None  # the status that was set last: napari tells of it when this callback has ended
         # Last: napari's window shows what the event brought, so it must have done so before we set another.
         self._viewer.events.status.connect(self._on_status, position="last")
 
@@ -61,16 +61,12 @@ class Hover:
         return value[-1] if isinstance(value, tuple) else value  # of a multiscale layer: level and value
 
     def _on_status(self, event: Any) -> None:
-        if self._adding or not self._viewer.mouse_over_canvas or not _is_of_mouse(event.value):
+        if event.value == self._ours or not self._viewer.mouse_over_canvas or not _is_of_mouse(event.value):
             return
         told = self.told()
-        if not told:
-            return
-        self._adding = True
-        try:
-            self._viewer.status = self._with(event.value, told)
-        finally:
-            self._adding = False
+        if told:
+            self._ours = self._with(event.value, told)
+            self._viewer.status = self._ours
 
     def _with(self, status: Any, told: str) -> Any:
         if isinstance(status, str):

@@ -147,7 +147,7 @@ class LiveLayers:
             self._place(live, scene.grid, strides)
             self._add(spec.key, live)
         else:  # napari takes a new shape, and then a new place
-            live.layer.data = stored
+            _swap(live.layer, stored)
             self._place(live, scene.grid, strides)
         live.layer.metadata.update(_tag(spec.key, scene))
 
@@ -253,6 +253,19 @@ class LiveLayers:
 def own(layer: Any) -> Any:
     """A layer itself: napari hands plugins proxies, and a selection of proxies is not shown."""
     return getattr(layer, "__wrapped__", layer)
+
+
+def _swap(layer: Any, stored: NDArray[np.uint8]) -> None:
+    """Give a layer other values.
+
+    On a `data` event napari computes the extent of all layers anew, and compiles the shader of a Labels layer:
+    half of the time, and for values of the same shape for nothing. Drawing hears of them by `set_data`.
+    """
+    if layer.data.shape != stored.shape:
+        layer.data = stored
+        return
+    with layer.events.data.blocker():
+        layer.data = stored
 
 
 def _tag(key: str, scene: _Scene, **further: Any) -> dict[str, Any]:

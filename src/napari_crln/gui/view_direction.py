@@ -18,12 +18,15 @@ class ViewDirection:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = own(viewer)
-        self._viewer.dims.events.ndisplay.connect(self._look, position="first")
+        events = self._viewer.dims.events
+        for event in (events.ndisplay, events.ndim):  # an empty viewer has 2 axes until a layer brings a third
+            event.connect(self._look, position="first")
         self._look()
 
     def close(self) -> None:
         """Leave it to napari."""
-        self._viewer.dims.events.ndisplay.disconnect(self._look)
+        for event in (self._viewer.dims.events.ndisplay, self._viewer.dims.events.ndim):
+            event.disconnect(self._look)
 
     def _look(self, _event: Any = None) -> None:
         viewer = self._viewer
