@@ -255,7 +255,7 @@ class Presenter:
     def _tell_wishes(self, folder: Path) -> None:
         """What the user chose before the run began, or before it was watched."""
         live = self.model.snapshot.live
-        if not is_trained(folder):
+        if not self._alive(folder):
             return
         if live.budget != LiveChoice().budget:
             self.set_budget(live.budget)

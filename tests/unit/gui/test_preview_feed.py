@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from panel_fakes import Later
 
 from napari_crln.gui import preview_feed
@@ -108,3 +109,52 @@ def test_a_base_is_never_written_into() -> None:
     restored = _restored(MapPicture(stored, Quantisation()), Quantisation())
     restored[:] = 7
     assert not stored.any()
+
+
+def test_nothing_is_drawn_during_a_stroke_and_the_newest_right_after(monkeypatch) -> None:
+    feed, background, drawn, clock = make(monkeypatch)
+    painting = [False]
+    feed._held = lambda: painting[0]
+    feed.want(wanted(1))
+    feed.tick()
+    painting[0] = True
+    background.answer()  # was on its way when the stroke began
+    feed.want(wanted(2))
+    feed.tick()
+    assert (drawn, background.waiting) == ([], [])
+    painting[0] = False
+    feed.tick()
+    background.answer()
+    assert drawn == [("a", 2)]
+
+
+def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatch) -> None:
+    feed, background, _, clock = make(monkeypatch)
+    parts: list[int] = []
+
+    def draw(frame: Frame) -> Iterator[None]:
+        for number in range(3):
+            clock.now += 0.1
+            parts.append(number)
+            yield
+
+    feed._show = draw
+    feed.want(wanted(1))
+    feed.tick()
+    background.answer()
+    assert parts == [0]
+    feed.want(wanted(2))
+    feed.tick()
+    assert (parts, background.waiting) == ([0, 1], [])
+    feed.tick()
+    feed.tick()
+    assert parts == [0, 1, 2]
+    ended = clock.now
+    assert feed.throttle.last_cost_s == pytest.approx(0.3)
+    clock.now = ended + 2.9
+    feed.tick()
+    assert not background.waiting
+    clock.now = ended + 3.1
+    feed.tick()
+    assert background.waiting
+    assert not feed.idle
