@@ -72,7 +72,9 @@ class Beats:
         self._timer.timeout.connect(self._beat)
         self._timer.start(1)
 
-    def during(self, act: Callable[[], None], done: Callable[[], bool], settle_s: float) -> tuple[float, float]:
+    def during(
+        self, act: Callable[[], None], done: Callable[[], bool], settle_s: float
+    ) -> tuple[float, float]:
         """Act in the event loop, as a timer's callback would, until it is done and for a while after."""
         _run_for(0.05)
         self.longest = self.most_cpu = 0.0
@@ -103,7 +105,12 @@ def main() -> None:
     for name, found in results.items():
         print(name, {key: {k: round(v, 1) for k, v in value.items()} for key, value in found.items()})
     if options.out:
-        settings = {"shape": list(options.shape), "updates": options.updates, "maps": list(KEYS), "load": os.getloadavg()[0]}
+        settings = {
+            "shape": list(options.shape),
+            "updates": options.updates,
+            "maps": list(KEYS),
+            "load": os.getloadavg()[0],
+        }
         record(options.out, ["python", *sys.argv], {"settings": settings, **results}, [options.seed])
 
 
@@ -114,7 +121,7 @@ def _measure(viewer: Any, options: argparse.Namespace, ndisplay: int) -> dict[st
     made = next(iter(phantom_cohort(1, options.seed, shape)))
     grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
     viewer.add_image(made.image, contrast_limits=(0, 255), **placement(grid))
-    live = LiveLayers(viewer, lambda key: None, lambda key: None, lambda: None)
+    live = LiveLayers(viewer, print, print, lambda: None)
     classes = tuple(ClassTable.from_ids({"background": 0} | {name: i + 1 for i, name in enumerate(CLASSES)}))
 
     def draw(number: int) -> Drawing:

@@ -165,7 +165,9 @@ class PreviewSimilarity(_Record):
     """Which prototype's scores the similarity map of later previews shows."""
 
     command: Literal["preview_similarity"] = "preview_similarity"
-    prototype: int = Field(default=0, ge=0, description="from 1; 0: the largest score of each class's prototypes")
+    prototype: int = Field(
+        default=0, ge=0, description="from 1; 0: the largest score of each class's prototypes"
+    )
 
 
 class LabelsChanged(_Record):

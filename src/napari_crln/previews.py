@@ -119,7 +119,9 @@ class PreviewRecord(BaseModel):
     classes: tuple[str, ...]
     focus: FocusRecord
     maps: dict[str, MapRecord]
-    prototype: int = Field(default=0, description="whose score `similarity` is, from 1; 0: the largest of all")
+    prototype: int = Field(
+        default=0, description="whose score `similarity` is, from 1; 0: the largest of all"
+    )
     anchors: AnchorRecord | None = None
 
     @property

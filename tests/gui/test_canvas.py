@@ -26,7 +26,11 @@ pytestmark = pytest.mark.gui
 CLASSES = tuple(ClassTable.from_ids({"background": 0, "body": 1}))
 GRID = Grid.from_spacing((4, 8, 8), (2.0, 1.0, 1.0))
 PLACE = (4.0, 3.0, 5.0)  # of voxel (2, 3, 5), mm
-SCALES = {"clues": symmetric(-4, 4), "similarity": Quantisation(scale=0.01, offset=-1.0), "uncertainty": unit()}
+SCALES = {
+    "clues": symmetric(-4, 4),
+    "similarity": Quantisation(scale=0.01, offset=-1.0),
+    "uncertainty": unit(),
+}
 
 
 def _show(live: LiveLayers, values: dict[str, float], anchors: AnchorRecord | None = None) -> None:
@@ -99,7 +103,9 @@ def test_an_active_live_image_tells_its_value_and_not_the_stored_number(
     assert f": {stored}" not in _bar(viewer)
 
 
-def test_labels_of_the_volume_and_anchors_tell_their_class(viewer: Any, live: LiveLayers, hover: Hover) -> None:
+def test_labels_of_the_volume_and_anchors_tell_their_class(
+    viewer: Any, live: LiveLayers, hover: Hover
+) -> None:
     labels = np.zeros(GRID.shape, np.uint8)
     labels[2, 3, 5] = 1
     features = {"index": [0, 1], "class": ["background", "body"]}
@@ -165,7 +171,9 @@ def _event(kind: str, dragging: bool = True) -> Any:
 
 
 def _mouse(viewer: Any, kind: str, dragging: bool = True) -> None:
-    call = {"press": mouse_press_callbacks, "move": mouse_move_callbacks, "release": mouse_release_callbacks}[kind]
+    call = {"press": mouse_press_callbacks, "move": mouse_move_callbacks, "release": mouse_release_callbacks}[
+        kind
+    ]
     for target in (viewer, viewer.layers.selection.active):
         call(target, _event(f"mouse_{kind}", dragging))
 

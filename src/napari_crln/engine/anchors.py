@@ -79,7 +79,8 @@ class AnchorTrace:
         voxels_N3 = points_N4[:, 1:] + np.array(corners)[points_N4[:, 0]]
         own = np.array(self._names(draws))[points_N4[:, 0]] == volume
         inside = ((voxels_N3 >= 0) & (voxels_N3 < np.array(shape))).all(1)
-        return np.column_stack([classes, voxels_N3])[own & inside]
+        kept: _Points = np.column_stack([classes, voxels_N3])[own & inside]
+        return kept
 
     def _in_batch(self, anchors: Sample) -> tuple[NDArray[np.int64], _Points]:
         """Class of each anchor, and (sample, d, h, w) in the batch that the student saw. Waits for the device."""
@@ -89,16 +90,18 @@ class AnchorTrace:
         batch = (sizes.labelled + sizes.unlabelled, *sizes.patch)
         return np.nonzero(real_Ck)[0], np.column_stack(np.unravel_index(index_N, batch))
 
-    def _before_views(self, points_N4: _Points, labelled: int, unlabelled: int, random: Randomness) -> _Points:
+    def _before_views(
+        self, points_N4: _Points, labelled: int, unlabelled: int, random: Randomness
+    ) -> _Points:
         """Voxels of the batch's patches: strong views, then weak ones, undone."""
         views, patch = self._settings.method.views, self._settings.batches.patch
         of_l, of_u = weak_draws(random, labelled, unlabelled, patch[1:], views)
         found = points_N4.copy()
         seen_u = points_N4[:, 0] >= labelled
         if views.strong:
+            first = np.array([labelled, 0, 0, 0])
             strong = strong_draws(random, unlabelled, patch[1:], views)
-            found[seen_u] = before_strong(found[seen_u] - [labelled, 0, 0, 0], strong, patch)
-            found[seen_u] += [labelled, 0, 0, 0]
+            found[seen_u] = before_strong(found[seen_u] - first, strong, patch) + first
         return before_weak(found, [*of_l, *of_u], patch)
 
 

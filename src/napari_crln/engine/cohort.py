@@ -20,7 +20,6 @@ from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
 
-
 #: A patch: index of the volume in its cohort, and the corner in the padded volume.
 PatchDraw: TypeAlias = tuple[int, ShapeDHW]
 

@@ -31,7 +31,9 @@ class Hover:
 
     def __init__(self, viewer: Any) -> None:
         self._viewer = own(viewer)
-        self._ours: Any = None  # the status that was set last: napari tells of it when this callback has ended
+        self._ours: Any = (
+            None  # the status that was set last: napari tells of it when this callback has ended
+        )
         # Last: napari's window shows what the event brought, so it must have done so before we set another.
         self._viewer.events.status.connect(self._on_status, position="last")
 

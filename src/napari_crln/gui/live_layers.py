@@ -271,7 +271,12 @@ def _swap(layer: Any, stored: NDArray[np.uint8]) -> None:
 def _tag(key: str, scene: _Scene, **further: Any) -> dict[str, Any]:
     """What the layer says about itself: enough to tell a voxel's value in words (`hover.py`)."""
     frame = scene.frame
-    facts: dict[str, Any] = {"generation": frame.generation, "step": frame.step, "volume": frame.volume, "map": key}
+    facts: dict[str, Any] = {
+        "generation": frame.generation,
+        "step": frame.step,
+        "volume": frame.volume,
+        "map": key,
+    }
     if key in frame.maps:
         quantisation = frame.maps[key].quantisation
         facts |= {"scale": quantisation.scale, "offset": quantisation.offset}

@@ -47,9 +47,7 @@ class Session:
         self.strokes = Strokes(viewer)
         self.hover = Hover(viewer)
         self.view_direction = ViewDirection(viewer)
-        self.feed = PreviewFeed(
-            self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active
-        )
+        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active)
         self._closed = False
         self.model.changed.connect(self._on_changed)
         self.bridge.every(_TICK_S, self.feed.tick)

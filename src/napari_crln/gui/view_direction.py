@@ -19,7 +19,10 @@ class ViewDirection:
     def __init__(self, viewer: Any) -> None:
         self._viewer = own(viewer)
         events = self._viewer.dims.events
-        for event in (events.ndisplay, events.ndim):  # an empty viewer has 2 axes until a layer brings a third
+        for event in (
+            events.ndisplay,
+            events.ndim,
+        ):  # an empty viewer has 2 axes until a layer brings a third
             event.connect(self._look, position="first")
         self._look()
 

@@ -70,4 +70,5 @@ def _in_box(points_N3: Points, box: tuple[int, int, int, int] | None) -> NDArray
         return np.zeros(len(points_N3), bool)
     h0, h1, w0, w1 = box
     _, h, w = points_N3.T
-    return (h >= h0) & (h < h1) & (w >= w0) & (w < w1)
+    inside: NDArray[np.bool_] = (h >= h0) & (h < h1) & (w >= w0) & (w < w1)
+    return inside

@@ -22,7 +22,9 @@ SHAPES = {"a": (18, 20, 22), "b": (16, 16, 30), "c": (20, 18, 17), "small": (12,
 SETTINGS = config.build(
     {
         "batches": {"patch": PATCH, "labelled": 2, "unlabelled": 2},
-        "method": {"views": {"minmax": False, "weak_brightness": [1, 1], "cutmix": 1.0, "strong_flip_p": 1.0}},
+        "method": {
+            "views": {"minmax": False, "weak_brightness": [1, 1], "cutmix": 1.0, "strong_flip_p": 1.0}
+        },
     }
 )
 AS_IT_IS = Normalisation(kind="none", low=-1.0, high=1e6, shift=0.0, scale=1.0)
@@ -75,7 +77,9 @@ def test_anchors_are_the_voxels_that_they_were(batches: Batches, step: int) -> N
         for k in (0, 1):
             numbers = seen.flatten()[anchors.index_Ck[k][anchors.real_Ck[k]]].numpy()
             own = numbers[(numbers >= first) & (numbers < first + np.prod(shape))] - first
-            truth[name, k] = sorted(zip(*(axis.tolist() for axis in np.unravel_index(own, shape)), strict=True))
+            truth[name, k] = sorted(
+                zip(*(axis.tolist() for axis in np.unravel_index(own, shape)), strict=True)
+            )
         record = trace.within(name, shape)
         points = () if record is None else record.points
         for k in (0, 1):
@@ -89,9 +93,9 @@ def test_the_newest_step_that_saw_the_volume_is_told(batches: Batches) -> None:
     steps = range(12)
     for step in steps:
         trace.remember(step, _drawn(_as_seen(batches, step)))
-    for name in SHAPES:
+    for name, shape in SHAPES.items():
         newest = max(step for step in steps if name in _volumes(batches, step))
-        record = trace.within(name, SHAPES[name])
+        record = trace.within(name, shape)
         assert record is not None
         assert record.step == newest + 1
 

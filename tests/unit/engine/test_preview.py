@@ -260,7 +260,9 @@ def test_a_prototype_that_is_not_there_is_a_warning(data: TrainingData, tmp_path
 def test_a_run_records_the_anchors_of_the_volume_that_is_looked_at(
     data: TrainingData, tmp_path: Path
 ) -> None:
-    settings = config.build(_settings(preview_share=0.5).model_dump(), {"method": {"cps": {"valid_confidence": 0}}})
+    settings = config.build(
+        _settings(preview_share=0.5).model_dump(), {"method": {"cps": {"valid_confidence": 0}}}
+    )
     records = []
     for event in Trainer(data, settings, tmp_path):
         if isinstance(event, events.Previewed):

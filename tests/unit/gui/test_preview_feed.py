@@ -112,7 +112,7 @@ def test_a_base_is_never_written_into() -> None:
 
 
 def test_nothing_is_drawn_during_a_stroke_and_the_newest_right_after(monkeypatch) -> None:
-    feed, background, drawn, clock = make(monkeypatch)
+    feed, background, drawn, _ = make(monkeypatch)
     painting = [False]
     feed._held = lambda: painting[0]
     feed.want(wanted(1))

@@ -32,7 +32,9 @@ class LiveSection(Section):
         self.prototype.setKeyboardTracking(False)
         self.prototype.valueChanged.connect(self._prototype_chosen)
         self.contour = QCheckBox("rectified as outline")
-        self.contour.setToolTip("Show the layer 'crln: rectified' as outlines, 1 voxel wide, not filled (in 2D).")
+        self.contour.setToolTip(
+            "Show the layer 'crln: rectified' as outlines, 1 voxel wide, not filled (in 2D)."
+        )
         self.contour.toggled.connect(lambda on: presenter.set_live(contour=on))
         self.every = QDoubleSpinBox()
         self.every.setRange(0.1, 60.0)
