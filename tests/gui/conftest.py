@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.run.processes import descendants
+from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 32, 32)
 ROLES = ("labelled", "labelled", "unlabelled", "unlabelled", "test")
@@ -40,7 +40,7 @@ if not _REASON:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of tiny phantoms; tests only add runs and predictions."""
-    return make_sample_project(tmp_path_factory.mktemp("gui") / "tiny.crln", SHAPE, ROLES)
+    return make_sample_project(tmp_path_factory.mktemp("gui") / "tiny.crln", SHAPE, ROLES, preset=None)
 
 
 @pytest.fixture

@@ -181,6 +181,11 @@ def test_outlines_of_rectified_come_and_go(stage: Stage) -> None:
     stage.live.outline(1)
     show()
     assert stage.live.layer("rectified").contour == 1
+    stage.viewer.dims.ndisplay = 3  # where napari warns of outlines
+    show()
+    assert stage.live.layer("rectified").contour == 0
+    stage.viewer.dims.ndisplay = 2
+    assert stage.live.layer("rectified").contour == 1
     stage.live.outline(0)
     assert stage.live.layer("rectified").contour == 0
     show()

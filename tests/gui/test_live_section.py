@@ -155,6 +155,9 @@ def test_the_panel_waits_while_the_user_paints(shown: Shown, wait: Callable[...,
     wait(lambda: shown.step() == 1)
 
 
+@pytest.mark.filterwarnings(
+    "ignore:Contours are not displayed"
+)  # of the volume's own labels, which have an outline
 def test_a_panel_opened_in_3d_shows_live_layers(shown: Shown, wait: Callable[..., None]) -> None:
     shape = shown.session.volumes.grids["phantom_000"].shape
     shown.session.viewer.dims.ndisplay = 3

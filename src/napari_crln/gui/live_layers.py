@@ -77,7 +77,8 @@ class LiveLayers:
         self._ours = False  # whether a change of a layer is of our making
         self._contour = 0
         viewer.layers.events.removed.connect(self._on_removed)
-        viewer.dims.events.ndisplay.connect(self._on_ndisplay)
+        viewer.dims.events.ndisplay.connect(self._before_3d, position="first")
+        viewer.dims.events.ndisplay.connect(self._on_ndisplay, position="last")
 
     @property
     def hidden(self) -> frozenset[str]:
@@ -112,10 +113,15 @@ class LiveLayers:
             self.show(blank(scene.frame, volume, grid.shape), grid, scene.classes, scene.ticked)
 
     def outline(self, width: int) -> None:
-        """Show `rectified` as outlines so many voxels wide; 0: filled."""
+        """Show `rectified` as outlines so many voxels wide, in 2D; 0: filled."""
         self._contour = width
         if "rectified" in self._live:
-            self._live["rectified"].layer.contour = width
+            self._live["rectified"].layer.contour = self._outline
+
+    @property
+    def _outline(self) -> int:
+        """napari draws no outlines in 3D, and warns of it at each update."""
+        return self._contour if self._viewer.dims.ndisplay == 2 else 0
 
     def keep_only(self, keys: frozenset[str]) -> None:
         """Take away the layers of other maps; one that was edited stays, as the user's own."""
@@ -132,6 +138,7 @@ class LiveLayers:
     def close(self) -> None:
         """Let go of all layers; they stay as they are."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
+        self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
         self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         for key in list(self._live):
             self._let_go(key)
@@ -169,7 +176,7 @@ class LiveLayers:
             return _Live(image_layer(spec, stored))
         layer = labels_layer(spec, stored, scene.classes)
         if spec.key == "rectified":
-            layer.contour = self._contour
+            layer.contour = self._outline
         return _Live(layer)
 
     def _thinned(self, stored: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ShapeDHW]:
@@ -232,7 +239,12 @@ class LiveLayers:
     def _on_visible(self, _event: Any = None) -> None:
         self._shown_again()
 
+    def _before_3d(self, _event: Any = None) -> None:
+        if self._viewer.dims.ndisplay == 3:
+            self.outline(self._contour)
+
     def _on_ndisplay(self, _event: Any = None) -> None:
+        self.outline(self._contour)
         scene = self._scene
         if scene is not None and max(scene.frame.shape) > MOST_IN_3D:
             self.show(scene.frame, scene.grid, scene.classes, scene.ticked & self._live.keys())

@@ -33,13 +33,14 @@ class VolumeRow:
 
 @dataclass(frozen=True)
 class ProjectView:
-    """An open project; `runs` are the names of its runs, oldest first."""
+    """An open project; `runs` are the names of its runs, oldest first, `preset` what its new runs begin with."""
 
     path: Path
     name: str
     classes: tuple[LabelClass, ...]
     volumes: tuple[VolumeRow, ...]
     runs: tuple[str, ...] = ()
+    preset: str | None = None
 
     def row(self, name: str) -> VolumeRow | None:
         """The volume of that name."""

@@ -52,7 +52,9 @@ def read_project(path: Path) -> Opened:
     project = Project.open(path)
     found = runs(path)
     rows, names = tuple(map(_row, project.volumes.values())), tuple(run.name for run in found)
-    return Opened(ProjectView(path, project.name, tuple(project.classes), rows, names), _to_watch(found))
+    return Opened(
+        ProjectView(path, project.name, tuple(project.classes), rows, names, project.preset), _to_watch(found)
+    )
 
 
 def read_volume(path: Path, name: str) -> VolumeData:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from panel_fakes import AtOnce, Later, Launcher
 
-from napari_crln.config import build
+from napari_crln.config import build, load_preset
 from napari_crln.events import (
     INBOX,
     Checkpointed,
@@ -27,8 +27,8 @@ from napari_crln.gui.model import PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.run_view import Preview, RunView, pruned
-from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 16, 16)
 
@@ -36,7 +36,7 @@ SHAPE = (16, 16, 16)
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("projects") / "small.crln"
-    return make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation"))
+    return make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation"), preset=None)
 
 
 class Desk:
@@ -123,6 +123,11 @@ def test_train_makes_a_run_folder_as_the_form_says_and_starts_it(desk: Desk) -> 
     assert desk.launcher.last.arguments == ["train", "--run-folder", str(folder), "--json"]
     assert desk.launcher.last.log.parent == folder
     assert desk.now.run.state == "starting"
+
+
+def test_a_project_that_names_a_preset_is_trained_with_it(desk: Desk, tmp_path: Path) -> None:
+    desk.presenter.make_sample(tmp_path / "s.crln")
+    assert (desk.now.form.preset, desk.now.form.iterations) == ("demo", build(load_preset("demo")).iterations)
 
 
 def test_a_wrong_setting_is_a_message_and_no_run(desk: Desk) -> None:
