@@ -120,7 +120,7 @@ class LiveLayers:
 
     @property
     def _outline(self) -> int:
-        """napari draws no outlines in 3D, and warns of it at each update."""
+        """napari draws no outlines in 3D, and would warn of it at each update."""
         return self._contour if self._viewer.dims.ndisplay == 2 else 0
 
     def keep_only(self, keys: frozenset[str]) -> None:
