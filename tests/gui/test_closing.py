@@ -43,9 +43,10 @@ def _train(panel: Any, project: Path, wait: Callable[..., None]) -> Path:
     panel.session.presenter.open_project(project)
     wait(panel.train.train_button.isEnabled)
     panel.session.presenter.set_form(iterations=100_000, device="cpu", settings=TINY)
-    panel.train.train_button.click()
     model = panel.session.model
-    wait(lambda: model.snapshot.run.progress.step >= 1, 120)
+    before = model.snapshot.run.folder  # a run that another test has left in the project
+    panel.train.train_button.click()
+    wait(lambda: model.snapshot.run.folder != before and model.snapshot.run.progress.step >= 1, 120)
     folder = model.snapshot.run.folder
     assert folder is not None
     return Path(folder)

@@ -28,6 +28,7 @@ from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
 from napari_crln.engine.state import TrainingState
+from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
 from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
@@ -67,6 +68,7 @@ class Trainer:
         self._meter = Meter(self.device)
         anchors = AnchorTrace(self._batches, settings)
         self._previewer = Previewer(self.state, data, settings, folder, anchors, settle=self._meter.settle)
+        self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
         self._sound = False
@@ -94,6 +96,7 @@ class Trainer:
                 raise
             finally:
                 self._previewer.drop()
+                self._suggester.drop()
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
@@ -108,7 +111,7 @@ class Trainer:
             if reason is None:
                 seconds = self._step()
                 yield from self._report(interrupts)
-                yield from self._previewer.after_step(seconds)
+                yield from self._look_about(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
@@ -138,6 +141,12 @@ class Trainer:
         self._meter.add(result, norm, seconds, waited)
         self._previewer.saw(step, result.anchors)
         return seconds
+
+    def _look_about(self, seconds: float) -> Iterator[events.Event]:
+        """Previews and suggestions, which share what they may take of the time of a step."""
+        part = self._suggester.part
+        yield from self._previewer.after_step((1 - part) * seconds)
+        yield from self._suggester.after_step(part * seconds)
 
     def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
         """Events that are due after a step; a signal breaks a validation off."""
@@ -191,11 +200,13 @@ class Trainer:
                     yield events.Continued(step=self.state.step)
                 elif isinstance(command, PreviewCommand):
                     yield from self._previewer.obey(command)
+                    self._suggester.budget.share = self._previewer.budget.share
             for message in inbox.warnings():
                 yield self._warned(message)
             if not paused:
                 return None
             yield from self._previewer.while_paused()
+            yield from self._suggester.while_paused()
             time.sleep(_POLL_S)
 
     def _pause(self) -> Iterator[events.Event]:

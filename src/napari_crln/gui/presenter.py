@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import CrlnError
-from napari_crln.events import Focus, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
+from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained
@@ -52,25 +52,33 @@ class Presenter:
     # --- project
 
     def open_project(self, path: Path) -> None:
-        """Open a project folder, and watch its run if it has one."""
+        """Open a project folder, and watch its run if it has one; a run's folder opens the project and watches that."""
         self.create_project(lambda: path, f"opening {path.name}")
 
     def make_sample(self, path: Path) -> None:
         """Make the sample project in a new folder, and open it."""
         self.create_project(partial(_make_sample, path), f"making {path.name}")
 
-    def create_project(self, make: Callable[[], Path], doing: str) -> None:
+    def create_project(
+        self, make: Callable[[], Path], doing: str, opened: Callable[[], None] = lambda: None
+    ) -> None:
         """Make a project in the background, and open it.
 
         Parameters
         ----------
         make : returns the project's folder; e.g. one that writes the viewer's open layers into it
         doing : for the status line
+        opened : called when it is open
         """
         if reason := obstacles.to_open(self.model.snapshot):
             return self.model.say(reason, "warning")
         self.model.update(busy=doing, message=Message(f"{doing[0].upper()}{doing[1:]} …"))
-        return self._background.run(lambda: read_project(make()), self._opened, self._not_opened)
+
+        def take(found: Opened) -> None:
+            self._opened(found)
+            opened()
+
+        return self._background.run(lambda: read_project(make()), take, self._not_opened)
 
     def refresh_volumes(self) -> None:
         """Read the table of volumes again: an import or a prediction has changed it."""
@@ -232,6 +240,11 @@ class Presenter:
         )
 
     # --- steering
+
+    def labels_changed(self, volume: str, revision: int) -> None:
+        """Tell the run that a volume's annotation is another one."""
+        if self.model.snapshot.run.active:
+            self._command(LabelsChanged(volume=volume, revision=revision))
 
     def focus(self, volume: str, axis: int, index: int) -> None:
         """Tell the run what the viewer looks at: previews begin there."""

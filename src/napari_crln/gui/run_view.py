@@ -88,6 +88,7 @@ class RunView:
     note : last remark of the run, a warning or why it ended
     checkpointed : whether there is something to predict with, or to resume from
     prototypes : prototypes a class; 0: the method has none
+    has_best : whether a validation has named a checkpoint the best
     """
 
     folder: Path | None = None
@@ -100,6 +101,7 @@ class RunView:
     note: str = ""
     checkpointed: bool = False
     prototypes: int = 0
+    has_best: bool = False
 
     @property
     def active(self) -> bool:
@@ -119,7 +121,7 @@ def after(view: RunView, event: Event) -> RunView:  # noqa: PLR0911 - one return
         case Stepped():
             return _stepped(view, event)
         case Validated():
-            return replace(view, volume_dice=dict(event.per_volume))
+            return replace(view, volume_dice=dict(event.per_volume), has_best=view.has_best or event.best)
         case Checkpointed():
             return replace(view, checkpointed=True)
         case Previewed():

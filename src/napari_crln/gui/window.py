@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-TITLE = "CRLN: train and segment"
+from napari_crln.gui.menu import DOCK
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -35,7 +35,7 @@ def open_window(viewer: Any, project: Path, *, train: bool) -> Any:
     from napari_crln.gui.widgets.panel import CrlnPanel
 
     panel = CrlnPanel(viewer)
-    viewer.window.add_dock_widget(panel, name=TITLE, area="right")
+    viewer.window.add_dock_widget(panel, name=DOCK, area="right")
     presenter = panel.session.presenter
 
     def opened() -> None:

@@ -299,7 +299,8 @@ def test_prediction_is_the_command_line_and_its_progress(training: Desk) -> None
     training.predictor.predict(("phantom_001",))
     assert "no checkpoint" in training.now.message.text
     training.write(Checkpointed(step=5, path="x"))
-    training.predictor.predict(("phantom_001",), clues=False)
+    training.predictor.choose(clues=False)
+    training.predictor.predict(("phantom_001",))
     child = training.launcher.last
     assert child.arguments[:4] == ["predict", str(training.now.project.path), "--run", training.now.run.name]
     assert child.arguments[4:] == ["--json", "--progress", "--volume", "phantom_001", "--without-clues"]
