@@ -19,13 +19,14 @@ from typing import Literal
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint
+from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
-from napari_crln.engine.preview import Previewer
+from napari_crln.engine.preview import PreviewCommand, Previewer
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
@@ -65,7 +66,8 @@ class Trainer:
         self._data = data
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
-        self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
+        anchors = AnchorTrace(self._batches, settings)
+        self._previewer = Previewer(self.state, data, settings, folder, anchors, settle=self._meter.settle)
         self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
@@ -137,6 +139,7 @@ class Trainer:
             self._sound = True
         seconds = now() - start
         self._meter.add(result, norm, seconds, waited)
+        self._previewer.saw(step, result.anchors)
         return seconds
 
     def _look_about(self, seconds: float) -> Iterator[events.Event]:
@@ -195,7 +198,7 @@ class Trainer:
                 elif isinstance(command, events.Resume) and paused:
                     paused = False
                     yield events.Continued(step=self.state.step)
-                elif isinstance(command, events.Focus | events.PreviewBudget):
+                elif isinstance(command, PreviewCommand):
                     yield from self._previewer.obey(command)
                     self._suggester.budget.share = self._previewer.budget.share
             for message in inbox.warnings():
@@ -268,4 +271,5 @@ class Trainer:
             labelled=len(self._data.labelled),
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),
+            prototypes=self.settings.method.dim.prototypes if self.settings.method.uses_clues else 0,
         )
