@@ -18,8 +18,9 @@ from napari_crln.durable import creating_folder
 from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError, UsageError
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume import store
+from napari_crln.volume.annotation import fill_annotation, read_record
 from napari_crln.volume.project import Project
-from napari_crln.volume.stored import KEY, AnnotationRecord, Volume, fill_annotation
+from napari_crln.volume.stored import Volume
 
 HISTORY = "history"
 
@@ -68,11 +69,7 @@ def accept_prediction(
     if plane is not None:
         accepted, coverage = _with_plane(volume, accepted, plane)
     kept = keep_annotation(volume)
-    if volume.revision != revision:
-        raise ProjectError(
-            "its annotation changed meanwhile", "one edits at a time", "Accept again", volume.path
-        )
-    return Accepted(volume.write_annotation(accepted, coverage), coverage, kept)
+    return Accepted(volume.write_annotation(accepted, coverage, expected=revision), coverage, kept)
 
 
 def keep_annotation(volume: Volume) -> Path | None:
@@ -110,7 +107,7 @@ def restore_annotation(volume: Volume, revision: int) -> Accepted:
             f"no revision {revision}", f"its history has {have}", "Choose one of them", volume.path
         )
     folder = volume.path / HISTORY / f"annotation-{revision}"
-    coverage = AnnotationRecord.model_validate(store.read_attributes(folder).get(KEY)).coverage
+    coverage = read_record(folder).coverage
     kept = keep_annotation(volume)
     return Accepted(volume.write_annotation(store.read(folder / "0"), coverage), coverage, kept)
 
