@@ -22,6 +22,7 @@ from napari_crln.engine import checkpoint
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
@@ -48,6 +49,7 @@ class Trainer:
     data : volumes in memory
     settings : configuration of the run
     folder : an existing run folder (`run.folder.RunFolder.create`)
+    project : where the data come from: labels that change there are taken in; none: they never change
 
     Raises
     ------
@@ -55,7 +57,9 @@ class Trainer:
         As soon as it is made, if the run cannot start; RunError also if another process holds the folder.
     """
 
-    def __init__(self, data: TrainingData, settings: config.RunConfig, folder: Path) -> None:
+    def __init__(
+        self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
+    ) -> None:
         use_threads(settings.engine)
         self.settings = settings
         self.folder = folder
@@ -63,6 +67,7 @@ class Trainer:
         self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
         self._batches = Batches(data, settings, self.device)
+        self._labels = LabelsIntake(project, data, self._batches)
         self._meter = Meter(self.device)
         self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
@@ -72,7 +77,7 @@ class Trainer:
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
         """Train on a project's volumes by their roles."""
-        return cls(TrainingData.of(project), settings, folder)
+        return cls(TrainingData.of(project), settings, folder, project)
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
@@ -92,6 +97,7 @@ class Trainer:
                 raise
             finally:
                 self._previewer.drop()
+                self._labels.close()
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
@@ -104,6 +110,7 @@ class Trainer:
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
+                yield from self._labels.take(self.state.step)
                 seconds = self._step()
                 yield from self._report(interrupts)
                 yield from self._previewer.after_step(seconds)
@@ -188,10 +195,13 @@ class Trainer:
                     yield events.Continued(step=self.state.step)
                 elif isinstance(command, events.Focus | events.PreviewBudget):
                     yield from self._previewer.obey(command)
+                elif isinstance(command, events.LabelsChanged):
+                    self._labels.want(command, self.state.step)
             for message in inbox.warnings():
                 yield self._warned(message)
             if not paused:
                 return None
+            yield from self._labels.take(self.state.step)
             yield from self._previewer.while_paused()
             time.sleep(_POLL_S)
 

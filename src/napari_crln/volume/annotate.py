@@ -6,6 +6,7 @@ roles say what training may use. Validation and test volumes keep theirs whateve
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -23,7 +24,8 @@ from napari_crln.volume.stored import Volume
 BACKGROUND = 1
 
 
-class Plane(NamedTuple):
+@dataclass(frozen=True)
+class Plane:
     """One slice: axis 0, 1 or 2 (D, H, W) and its index."""
 
     axis: int
