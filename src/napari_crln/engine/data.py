@@ -72,6 +72,7 @@ class Batches:
         self.labelled = Cohort(data.labelled, sizes.patch, device, sizes.foreground)
         self._unlabelled = Cohort(data.unlabelled, sizes.patch, device, allow_empty=True)
         self._order = data.order or (*self.labelled.names, *self._unlabelled.names)
+        self._silent = ""  # the last labelled volume, if it is one no more
         for name in self.labelled.names:
             self._share(name)
 
@@ -86,14 +87,19 @@ class Batches:
             self.labelled.relabel(change)
         else:
             self.labelled.admit(self._unlabelled.share(change.name), self._order, change)
+        if self._silent not in ("", change.name):
+            self.labelled.release(self._silent)
+        self._silent = ""
         self._share(change.name)
 
     def unlabel(self, name: str) -> None:
-        """Make a volume an unlabelled one; the last labelled one stays, without labels."""
+        """Make a volume an unlabelled one; the last labelled one stays, without labels, until another comes."""
         self.labelled.silence(name)
         self._share(name)
         if len(self.labelled) > 1:
             self.labelled.release(name)
+        else:
+            self._silent = name
 
     def _share(self, name: str) -> None:
         """Let a labelled volume serve as unlabelled too, if not all of it is annotated."""
