@@ -15,6 +15,7 @@ from napari_crln.events import (
     Continued,
     Ended,
     Event,
+    LabelsTaken,
     Paused,
     Previewed,
     Started,
@@ -74,6 +75,7 @@ class Preview:
     generation: int
     volume: str
     step: int
+    region: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,7 @@ class RunView:
     ----------
     folder : None if no run is watched
     note : last remark of the run, a warning or why it ended
+    labels_taken : revision of each volume's annotation that training took in last, and at which iteration
     checkpointed : whether there is something to predict with, or to resume from
     """
 
@@ -94,6 +97,7 @@ class RunView:
     losses: dict[str, float] = field(default_factory=dict)
     volume_dice: dict[str, float] = field(default_factory=dict)
     previews: tuple[Preview, ...] = ()
+    labels_taken: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     checkpointed: bool = False
 
@@ -120,6 +124,9 @@ def after(view: RunView, event: Event) -> RunView:  # noqa: PLR0911 - one return
             return replace(view, checkpointed=True)
         case Previewed():
             return _previewed(view, event)
+        case LabelsTaken():
+            taken = {**view.labels_taken, event.volume: (event.revision, event.step)}
+            return replace(view, labels_taken=taken)
         case Paused() if view.state != "stopping":
             return replace(view, state="paused")
         case Continued() if view.state != "stopping":
@@ -151,4 +158,4 @@ def _stepped(view: RunView, event: Stepped) -> RunView:
 
 def _previewed(view: RunView, event: Previewed) -> RunView:
     known = tuple(p for p in view.previews if p.generation < event.generation)
-    return replace(view, previews=(*known, Preview(event.generation, event.volume, event.step)))
+    return replace(view, previews=(*known, Preview(event.generation, event.volume, event.step, event.region)))

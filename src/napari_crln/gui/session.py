@@ -8,7 +8,10 @@ from __future__ import annotations
 from functools import partial
 from typing import Any
 
+from napari_crln.gui.annotation_layer import AnnotationLayers
+from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.bridge import Bridge
+from napari_crln.gui.corrections import CORRECTABLE, covers
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -18,9 +21,11 @@ from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
 from napari_crln.gui.shown_volumes import ShownVolumes
 from napari_crln.run.launch import launch
+from napari_crln.volume.annotate import Plane
 
 _TICK_S = 0.05
 _FOCUS_EVERY_S = 0.3
+_SAVE_EVERY_S = 0.1
 
 
 class Session:
@@ -41,10 +46,14 @@ class Session:
         self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
         self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
+        self.annotator = Annotator(self.model, self.bridge, self.presenter.refresh_volumes, self._reload)
+        self.annotation = AnnotationLayers(viewer, self.annotator, self._plane, self._belief)
+        self.annotation.remark = lambda text: self.model.say(text, "warning")
         self._closed = False
         self.model.changed.connect(self._on_changed)
         self.bridge.every(_TICK_S, self.feed.tick)
         self.bridge.every(_FOCUS_EVERY_S, self._send_focus)
+        self.bridge.every(_SAVE_EVERY_S, self.annotator.tick)
 
     def close(self) -> None:
         """End threads; the run goes on or stops as the user chose, a prediction ends."""
@@ -52,6 +61,8 @@ class Session:
             return
         self._closed = True
         self.model.changed.disconnect(self._on_changed)
+        self.annotation.close()
+        self.annotator.close()
         self.presenter.close()
         self.predictor.close()
         self.bridge.close()
@@ -60,9 +71,12 @@ class Session:
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
         if _path(now) != _path(old):
             self.live.keep_only(frozenset())
+            self.annotation.clear()
             self.volumes.clear()
         if (now.shown, _path(now)) != (old.shown, _path(old)) and now.shown:
             self._load(now)
+        if now.annotation != old.annotation:
+            self._follow_annotation(now, old)
         if now.live != old.live:
             self.feed.throttle.least_s = now.live.every_s
             self.live.keep_only(now.live.shown)
@@ -80,6 +94,7 @@ class Session:
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
         self.volumes.show(data, now.project.classes)
+        self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
         self.feed.forget()
         self._want()
 
@@ -102,6 +117,45 @@ class Session:
     def _predicted(self) -> None:
         self.presenter.refresh_volumes()
         self._load(self.model.snapshot)
+
+    def _reload(self) -> None:
+        self._load(self.model.snapshot)
+
+    def ready_to_paint(self, volume: str) -> None:
+        """Select the annotation layer of a volume, with the brush ready."""
+        self.annotation.ready(volume)
+
+    def complete_slice(self) -> None:
+        """Say that the slice in the viewer is annotated completely."""
+        if not self.annotation.complete_slice():
+            self.model.say(
+                "Show one slice of a volume that may be trained on: in 3D there is none.", "warning"
+            )
+
+    def _follow_annotation(self, now: Snapshot, old: Snapshot) -> None:
+        self.annotation.correcting = now.annotation.correcting
+        if now.annotation.on != old.annotation.on:
+            self.annotation.set_shown(now.annotation.on)
+            if now.annotation.on and now.shown and self.annotation.layer(now.shown) is None:
+                self._load(now)
+        if now.annotation.correcting and not old.annotation.correcting:
+            self.annotation.ready(now.shown)
+
+    def _plane(self) -> Plane | None:
+        position = self.volumes.position()
+        return None if position is None else Plane(*position)
+
+    def _belief(self, plane: Plane) -> Any:
+        """What the user sees of the network's labels of a slice: a live map that has all of it, else the prediction."""
+        now = self.model.snapshot
+        shape = self.volumes.grids[self.volumes.shown].shape
+        known = [p.region for p in now.run.previews if p.volume == now.shown]
+        if any(covers(region, shape, plane) for region in known):
+            for key in CORRECTABLE:
+                layer = self.live.layer(key)
+                if layer is not None and layer.visible and layer.data.shape == shape:
+                    return layer.data
+        return self.volumes.prediction()
 
     def _deleted(self, key: str) -> None:
         self.presenter.tick_map(key, False)

@@ -1,7 +1,8 @@
 """The project's volumes in the viewer: image, labels and stored prediction of the one that is shown.
 
-Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels and
-prediction are not editable: nothing here would save what is painted.
+Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels (of
+validation and test volumes) and prediction are not editable: nothing here would save what is painted. The
+annotation of volumes that may be trained on has a layer of its own (`annotation_layer.py`).
 """
 
 from __future__ import annotations
@@ -57,6 +58,11 @@ class ShownVolumes:
         if first:
             self._viewer.reset_view()
             self._viewer.dims.set_current_step(0, data.grid.shape[0] // 2)
+
+    def prediction(self) -> Any:
+        """Class indices of the shown volume's stored prediction; None if it has none."""
+        layer = self._layers.get(self.shown, {}).get("prediction")
+        return None if layer is None else layer.data
 
     def position(self) -> tuple[int, int] | None:
         """Axis (0, 1, 2) and index of the slice that the viewer shows of the volume; None in 3D or without one."""

@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidg
 
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.session import Session
+from napari_crln.gui.widgets.annotate_section import AnnotateSection
 from napari_crln.gui.widgets.curves_section import CurvesSection
 from napari_crln.gui.widgets.live_section import LiveSection
 from napari_crln.gui.widgets.new_project import NewProject
@@ -43,6 +44,11 @@ class CrlnPanel(QWidget):
         self.train = TrainSection(session.presenter)
         self.curves = CurvesSection(session.model.curves, background, dark)
         self.live = LiveSection(session.presenter)
+        self.annotate = AnnotateSection(
+            session.annotator,
+            lambda: session.ready_to_paint(session.model.snapshot.shown),
+            session.complete_slice,
+        )
         self.predict = PredictSection(session.model, session.predictor)
         self.status = Hint("status")
         self.status.setToolTip("The last message.")
@@ -82,6 +88,7 @@ class CrlnPanel(QWidget):
             "Train": self.train,
             "Curves": self.curves,
             "Live layers": self.live,
+            "Annotate": self.annotate,
             "Predict": self.predict,
         }.items():
             column.addWidget(collapsible(title, section))
@@ -99,7 +106,7 @@ class CrlnPanel(QWidget):
         self.setMinimumWidth(_WIDTH)
 
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
-        for section in (self.project, self.train, self.live, self.predict):
+        for section in (self.project, self.train, self.live, self.annotate, self.predict):
             section.draw(now, old)
         self.status.say(now.message.text, _COLOURS[now.message.level])
 
