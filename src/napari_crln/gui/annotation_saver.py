@@ -84,7 +84,7 @@ class AnnotationSaver:
         self.state = SaveState(revision)
         self._turn = threading.Lock()  # one save at a time; the last one may come from `close`
         self._hold = ExitStack()
-        self._held = self._busy = self._closed = False
+        self._held = self._busy = self._closed = self._over = False
         self._touched_at = self._dirty_since = -float("inf")
         self._not_before = -float("inf")
         self._dirty = self._is_painted = False
@@ -120,7 +120,7 @@ class AnnotationSaver:
     def close(self) -> SaveState:
         """Save what is left, now, and end; the array is not looked at any more."""
         if not self._closed:
-            self._closed = True
+            self._closed, self._dirty, self._is_painted = True, False, False
             try:
                 self._take(self._finish())
             except (CrlnError, OSError) as error:
@@ -131,14 +131,16 @@ class AnnotationSaver:
     def _finish(self) -> list[Saved]:
         saved = self._save_guarded()
         with self._turn:
-            self._held = False
+            self._held, self._over = False, self._closed
             self._hold.close()
         return saved
 
     def _save_guarded(self) -> list[Saved]:
         """Save every box that differs; in a thread."""
         with self._turn:
-            done = []
+            done: list[Saved] = []
+            if self._over:  # begun before the end, and late
+                return done
             array = np.asarray(self._painted())
             if array.shape != self._copy.shape:
                 raise _reshaped(self._volume, array.shape, self._copy.shape)
