@@ -37,6 +37,8 @@ OPTIONS = [
     "engine.precision",
     "engine.preview_history",
     "engine.preview_share",
+    "engine.suggestion_share",
+    "engine.suggestions",
     "engine.threads",
     "engine.validate_every",
     "iterations",

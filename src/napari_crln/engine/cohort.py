@@ -143,6 +143,12 @@ class Cohort:
         index = self._index(change.name)
         self._held[index] = self._labelled(self._held[index], change)
 
+    def target(self, name: str) -> TargetDHW:
+        """The targets of one of its volumes, (D, H, W), as they are."""
+        held = self._held[self._index(name)]
+        assert held.labels is not None
+        return np.asarray(held.labels.target[held.inside].cpu().numpy())
+
     def is_complete(self, name: str) -> bool:
         """Whether every voxel of a volume is annotated."""
         labels = self._held[self._index(name)].labels

@@ -11,6 +11,7 @@ from napari_crln import config
 from napari_crln.engine.cohort import Case, Cohort, Relabelling
 from napari_crln.errors import ProjectError
 from napari_crln.method.learner import Batch, Randomness
+from napari_crln.types import TargetDHW
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
@@ -80,6 +81,10 @@ class Batches:
     def unlabelled(self) -> Cohort:
         """What unlabelled patches are drawn from."""
         return self._unlabelled if len(self._unlabelled) else self.labelled
+
+    def target(self, name: str) -> TargetDHW | None:
+        """What training has as the targets of a volume, (D, H, W); None of an unlabelled one."""
+        return self.labelled.target(name) if name in self.labelled.names else None
 
     def relabel(self, change: Relabelling) -> None:
         """Put new labels into place; a volume that had none becomes a labelled one."""

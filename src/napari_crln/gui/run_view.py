@@ -88,6 +88,7 @@ class RunView:
     note : last remark of the run, a warning or why it ended
     labels_taken : revision of each volume's annotation that training took in last, and at which iteration
     checkpointed : whether there is something to predict with, or to resume from
+    has_best : whether a validation has named a checkpoint the best
     """
 
     folder: Path | None = None
@@ -100,6 +101,7 @@ class RunView:
     labels_taken: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     checkpointed: bool = False
+    has_best: bool = False
 
     @property
     def active(self) -> bool:
@@ -119,7 +121,7 @@ def after(view: RunView, event: Event) -> RunView:  # noqa: PLR0911 - one return
         case Stepped():
             return _stepped(view, event)
         case Validated():
-            return replace(view, volume_dice=dict(event.per_volume))
+            return replace(view, volume_dice=dict(event.per_volume), has_best=view.has_best or event.best)
         case Checkpointed():
             return replace(view, checkpointed=True)
         case Previewed():

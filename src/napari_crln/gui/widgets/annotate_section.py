@@ -25,7 +25,9 @@ class AnnotateSection(Section):
     complete : marks the shown slice as complete
     """
 
-    def __init__(self, annotator: Annotator, ready: Callable[[], None], complete: Callable[[], None]) -> None:
+    def __init__(
+        self, annotator: Annotator, ready: Callable[[], object], complete: Callable[[], None]
+    ) -> None:
         super().__init__()
         self.shown = QCheckBox("Annotation &layer")
         self.shown.setToolTip(

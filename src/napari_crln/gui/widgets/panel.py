@@ -16,6 +16,7 @@ from napari_crln.gui.widgets.new_project import NewProject
 from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible
 from napari_crln.gui.widgets.predict_section import PredictSection
 from napari_crln.gui.widgets.project_section import ProjectSection
+from napari_crln.gui.widgets.suggest_section import SuggestSection
 from napari_crln.gui.widgets.train_section import TrainSection
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ class CrlnPanel(QWidget):
         self.setObjectName("crln-panel")
         self.session = session = Session(viewer)
         background, dark = _theme(viewer)
-        self.project = ProjectSection(session.presenter, NewProject(self, session))
+        self.project = ProjectSection(session, NewProject(self, session))
         self.train = TrainSection(session.presenter)
         self.curves = CurvesSection(session.model.curves, background, dark)
         self.live = LiveSection(session.presenter)
@@ -49,7 +50,8 @@ class CrlnPanel(QWidget):
             lambda: session.ready_to_paint(session.model.snapshot.shown),
             session.complete_slice,
         )
-        self.predict = PredictSection(session.model, session.predictor)
+        self.suggest = SuggestSection(session.suggestions, session.go_to, session.suggester.suggest)
+        self.predict = PredictSection(session)
         self.status = Hint("status")
         self.status.setToolTip("The last message.")
         self._lay_out()
@@ -75,6 +77,7 @@ class CrlnPanel(QWidget):
 
     def _end(self) -> None:
         self.session.model.changed.disconnect(self._draw, missing_ok=True)
+        self.suggest.let_go()
         self.session.close()
         self.deleteLater()
 
@@ -89,6 +92,7 @@ class CrlnPanel(QWidget):
             "Curves": self.curves,
             "Live layers": self.live,
             "Annotate": self.annotate,
+            "Annotate next": self.suggest,
             "Predict": self.predict,
         }.items():
             column.addWidget(collapsible(title, section))
@@ -106,7 +110,7 @@ class CrlnPanel(QWidget):
         self.setMinimumWidth(_WIDTH)
 
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
-        for section in (self.project, self.train, self.live, self.annotate, self.predict):
+        for section in (self.project, self.train, self.live, self.annotate, self.suggest, self.predict):
             section.draw(now, old)
         self.status.say(now.message.text, _COLOURS[now.message.level])
 
