@@ -70,7 +70,13 @@ def _volume(folder: Path) -> Volume:
 def _saving(volume: Volume, count: int) -> dict[str, Any]:
     array = np.zeros(SHAPE, np.uint8)
     saver = AnnotationSaver(
-        volume.path.parents[1], volume.name, lambda: array, 0, Here(), lambda state: _check(state.error)
+        volume.path.parents[1],
+        volume.name,
+        lambda: array,
+        0,
+        array.copy(),
+        Here(),
+        lambda state: _check(state.error),
     )
     settle, annotation.settle = annotation.settle, lambda _: None  # comes after the save, and is timed apart
     rng, times, tidied = np.random.default_rng(0), [], []

@@ -130,9 +130,9 @@ class AnnotationLayers:
 
     def _add(self, project: Path, data: VolumeData, classes: tuple[LabelClass, ...]) -> None:
         table = ClassTable(classes)
-        array = data.annotation
-        if array is None:
-            array = np.zeros(data.grid.shape, table.index_dtype)
+        array, stored = data.annotation, data.stored
+        if array is None or stored is None:
+            array, stored = (np.zeros(data.grid.shape, table.index_dtype) for _ in range(2))
         layer = _made(array, data, table)
         layer.metadata.update(
             tag("annotation", project=str(project), volume=data.name, revision=data.revision)
@@ -144,7 +144,7 @@ class AnnotationLayers:
             self._viewer.layers.selection = kept
             self._viewer.layers.selection.active = active
         self._layers[data.name] = layer
-        self._annotator.begin(project, data.name, lambda: layer.data, data.revision)
+        self._annotator.begin(project, data.name, lambda: layer.data, data.revision, stored)
         layer.mouse_drag_callbacks.insert(0, self._on_press)
         layer.events.paint.connect(partial(self._touched, data.name, True))
         layer.events.labels_update.connect(partial(self._touched, data.name, False))

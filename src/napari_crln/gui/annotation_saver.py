@@ -62,6 +62,7 @@ class AnnotationSaver:
     project, volume : whose annotation
     painted : gives the array, (D, H, W); it is read, never written
     revision : that the array was read at; 0 for an empty one
+    stored : what is stored, in memory of its own: kept, and changed with each save
     background : does the saving
     told : called on the thread of `touch` when the state changes
     clock : seconds
@@ -73,6 +74,7 @@ class AnnotationSaver:
         volume: str,
         painted: Callable[[], Any],
         revision: int,
+        stored: AnnotationDHW,
         background: Background,
         told: Callable[[SaveState], None],
         clock: Callable[[], float] = time.monotonic,
@@ -80,7 +82,7 @@ class AnnotationSaver:
         self._project, self._volume = project, volume
         self._path = Project.open(project).volume_path(volume)
         self._painted, self._background, self._told, self._clock = painted, background, told, clock
-        self._copy: AnnotationDHW = np.array(painted())
+        self._copy = stored
         self.state = SaveState(revision)
         self._turn = threading.Lock()  # one save at a time; the last one may come from `close`
         self._hold = ExitStack()

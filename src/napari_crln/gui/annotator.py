@@ -13,6 +13,7 @@ from napari_crln.gui.annotation_saver import AnnotationSaver, SaveState
 from napari_crln.gui.background import Background
 from napari_crln.gui.model import AnnotationView, PanelModel, Snapshot
 from napari_crln.run.watch import send
+from napari_crln.types import AnnotationDHW
 
 
 class Annotator:
@@ -48,11 +49,15 @@ class Annotator:
 
     # --- what is painted
 
-    def begin(self, project: Path, volume: str, painted: Callable[[], Any], revision: int) -> None:
+    def begin(
+        self, project: Path, volume: str, painted: Callable[[], Any], revision: int, stored: AnnotationDHW
+    ) -> None:
         """Save from now on what is painted on an array; what was painted on an older one is saved first."""
         self.end(volume)
         told = partial(self._on_saved, volume)
-        self._savers[volume] = AnnotationSaver(project, volume, painted, revision, self._background, told)
+        self._savers[volume] = AnnotationSaver(
+            project, volume, painted, revision, stored, self._background, told
+        )
         self._show(volume)
 
     def end(self, volume: str) -> None:

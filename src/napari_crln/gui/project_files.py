@@ -40,6 +40,7 @@ class VolumeData:
     image : in its stored values, or a pyramid, finest first
     labels : class indices of an annotation that is only looked at: of validation and test volumes
     annotation : annotation values, where they may be painted on; None if there are none
+    stored : the same in memory of its own, to compare with; copied here, as this is a thread
     revision, coverage : of the annotation; 0 and None without one
     """
 
@@ -53,6 +54,7 @@ class VolumeData:
     revision: int = 0
     coverage: Coverage | None = None
     paintable: bool = False
+    stored: AnnotationDHW | None = None
 
 
 def read_project(path: Path) -> Opened:
@@ -85,8 +87,9 @@ def read_volume(path: Path, name: str) -> VolumeData:
         return VolumeData(*common, None, prediction, paintable=paintable)
     if not paintable:
         return VolumeData(*common, _class_indices(annotated.values), prediction)
+    values, revision = annotated
     return VolumeData(
-        *common, None, prediction, annotated.values, annotated.revision, volume.coverage, paintable=True
+        *common, None, prediction, values, revision, volume.coverage, paintable=True, stored=values.copy()
     )
 
 

@@ -36,7 +36,7 @@ class Threads:
 
 def main(project: str, volume: str) -> None:
     array = np.zeros((12, 20, 70), np.uint8)
-    saver = AnnotationSaver(Path(project), volume, lambda: array, 0, Threads(), lambda _: None)
+    saver = AnnotationSaver(Path(project), volume, lambda: array, 0, array.copy(), Threads(), lambda _: None)
     for k in range(12 * 20):
         array[k % 12, k // 12] = 2
         saver.touch()

@@ -63,7 +63,7 @@ class Bench:
         self.told: list[SaveState] = []
         project = volume.path.parents[1]
         self.saver = AnnotationSaver(
-            project, "v", lambda: self.array, 0, background, self.told.append, self.clock
+            project, "v", lambda: self.array, 0, self.array.copy(), background, self.told.append, self.clock
         )
 
     def paint(self, plane: int, value: int = 2) -> None:
@@ -254,7 +254,14 @@ def test_layers_of_signed_integers_are_saved_in_the_stored_dtype(volume: Volume)
     bench.saver.close()
     array = np.zeros(SHAPE, np.int64)
     bench.saver = AnnotationSaver(
-        volume.path.parents[1], "v", lambda: array, 0, AtOnce(), bench.told.append, bench.clock
+        volume.path.parents[1],
+        "v",
+        lambda: array,
+        0,
+        np.zeros(SHAPE, np.uint8),
+        AtOnce(),
+        bench.told.append,
+        bench.clock,
     )
     array[3, 3, 3] = 2
     bench.saver.touch()
