@@ -195,7 +195,7 @@ def test_correcting_takes_what_is_seen_live_before_the_prediction(desk: Desk) ->
     run = session.model.snapshot.run
 
     def previewed(region: Any) -> None:
-        session.model.update(run=replace(run, previews=(Preview(1, UNLABELLED, 3, region),)))
+        session.model.update(run=replace(run, previews=(Preview(1, UNLABELLED, 3, region=region),)))
 
     desk.panel.annotate.correct.setChecked(True)
     previewed(((0, 4), (0, shape[1]), (0, shape[2])))

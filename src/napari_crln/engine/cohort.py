@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from typing import TypeAlias
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
 from napari_crln.volume.annotation import Box
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
+
+#: A patch: index of the volume in its cohort, and the corner in the padded volume.
+PatchDraw: TypeAlias = tuple[int, ShapeDHW]
 
 
 @dataclass(frozen=True)
@@ -181,11 +185,16 @@ class Cohort:
         self._held.append(held if change is None else self._labelled(held, change))
         self._held.sort(key=lambda one: order.index(one.name))
 
-    def draw(self, rng: np.random.Generator, count: int) -> list[tuple[int, ShapeDHW]]:
+    def draw(self, rng: np.random.Generator, count: int) -> list[PatchDraw]:
         """Draw `count` patches as (volume, corner)."""
         return [self._draw_one(rng) for _ in range(count)]
 
-    def images(self, draws: Sequence[tuple[int, ShapeDHW]]) -> Tensor:
+    def corner_in_volume(self, draw: PatchDraw) -> ShapeDHW:
+        """Where a patch begins in its volume; below 0 where it begins in the padding."""
+        index, corner = draw
+        return _shape(c - s.start for c, s in zip(corner, self._held[index].inside, strict=True))
+
+    def images(self, draws: Sequence[PatchDraw]) -> Tensor:
         """Normalised patches, (B, 1, D, H, W), float32."""
         images = torch.stack([self._image(*draw) for draw in draws])
         if not any(self._held[index].is_padded for index, _ in draws):
@@ -194,7 +203,7 @@ class Cohort:
         lowest = images.masked_fill(~valid_B1DHW, torch.inf).amin((1, 2, 3, 4), keepdim=True)
         return torch.where(valid_B1DHW, images, lowest)
 
-    def targets(self, draws: Sequence[tuple[int, ShapeDHW]]) -> Tensor:
+    def targets(self, draws: Sequence[PatchDraw]) -> Tensor:
         """Targets of the patches, (B, D, H, W), int16."""
         cut = []
         for index, corner in draws:
@@ -203,7 +212,7 @@ class Cohort:
             cut.append(labels.target[_window(corner, self.patch)])
         return torch.stack(cut)
 
-    def validity(self, draws: Sequence[tuple[int, ShapeDHW]]) -> Tensor:
+    def validity(self, draws: Sequence[PatchDraw]) -> Tensor:
         """True where a voxel is the volume's own and not padding, (B, D, H, W)."""
         masks = torch.zeros((len(draws), *self.patch), dtype=torch.bool, device=self.device)
         for mask, (index, corner) in zip(masks, draws, strict=True):
@@ -222,7 +231,7 @@ class Cohort:
         x = held.image[_window(corner, self.patch)].float()
         return (x if n is None else (x.clamp(n.low, n.high) - n.shift) * n.scale).unsqueeze(0)
 
-    def _draw_one(self, rng: np.random.Generator) -> tuple[int, ShapeDHW]:
+    def _draw_one(self, rng: np.random.Generator) -> PatchDraw:
         """The same numbers are drawn whatever the volume, so that streams stay paired."""
         u_volume, u_kind, u_voxel, *u_corner = rng.random(6)
         index = int(u_volume * len(self._held))

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 
 from napari_crln import config
-from napari_crln.engine.cohort import Case, Cohort, Relabelling
+from napari_crln.engine.cohort import Case, Cohort, PatchDraw, Relabelling
 from napari_crln.errors import ProjectError
 from napari_crln.method.learner import Batch, Randomness
 from napari_crln.types import TargetDHW
@@ -114,11 +114,15 @@ class Batches:
         elif not self.labelled.is_complete(name) and not serves:
             self._unlabelled.admit(self.labelled.share(name), self._order)
 
-    def at(self, random: Randomness) -> Batch:
-        """The patches of a step, on the device."""
+    def draws(self, random: Randomness) -> tuple[list[PatchDraw], list[PatchDraw]]:
+        """Which patches a step takes, labelled and unlabelled: index of the volume in its cohort, and corner."""
         rng = random.numpy("sampling")
         of_l = self.labelled.draw(rng, self._sizes.labelled)
-        of_u = self.unlabelled.draw(rng, self._sizes.unlabelled)
+        return of_l, self.unlabelled.draw(rng, self._sizes.unlabelled)
+
+    def at(self, random: Randomness) -> Batch:
+        """The patches of a step, on the device."""
+        of_l, of_u = self.draws(random)
         return Batch(
             self.labelled.images(of_l),
             self.labelled.targets(of_l),

@@ -19,6 +19,7 @@ from typing import Literal
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint
+from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
@@ -26,7 +27,7 @@ from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
-from napari_crln.engine.preview import Previewer
+from napari_crln.engine.preview import PreviewCommand, Previewer
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
@@ -70,7 +71,10 @@ class Trainer:
         self._batches = Batches(data, settings, self.device)
         self._labels = LabelsIntake(project, data, self._batches)
         self._meter = Meter(self.device)
-        self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
+        self._anchors = AnchorTrace(self._batches, settings)
+        self._previewer = Previewer(
+            self.state, data, settings, folder, self._anchors, settle=self._meter.settle
+        )
         self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
@@ -144,6 +148,7 @@ class Trainer:
             self._sound = True
         seconds = now() - start
         self._meter.add(result, norm, seconds, waited)
+        self._previewer.saw(step, result.anchors)
         return seconds
 
     def _look_about(self, seconds: float) -> Iterator[events.Event]:
@@ -202,7 +207,7 @@ class Trainer:
                 elif isinstance(command, events.Resume) and paused:
                     paused = False
                     yield events.Continued(step=self.state.step)
-                elif isinstance(command, events.Focus | events.PreviewBudget):
+                elif isinstance(command, PreviewCommand):
                     yield from self._previewer.obey(command)
                     self._suggester.budget.share = self._previewer.budget.share
                 elif isinstance(command, events.LabelsChanged):
@@ -220,6 +225,7 @@ class Trainer:
         """Go on with labels that changed; what is suggested next heeds them."""
         for event in self._labels.take(self.state.step):
             if isinstance(event, events.LabelsTaken):
+                self._anchors.forget()
                 self._suggester.relabel(event.volume, self._batches.target(event.volume))
             yield event
 
@@ -285,4 +291,5 @@ class Trainer:
             labelled=len(self._data.labelled),
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),
+            prototypes=self.settings.method.dim.prototypes if self.settings.method.uses_clues else 0,
         )

@@ -69,6 +69,8 @@ class LiveChoice:
     ----------
     shown : keys of the ticked maps
     class_index : whose similarity and clues
+    prototype : to which similarity is shown, from 1; 0: the largest of the class's
+    contour : whether `rectified` is outlined
     every_s : shortest time between two updates, s
     budget : share of training time that previews may take, 0-0.5
     generation : None follows the newest
@@ -77,6 +79,8 @@ class LiveChoice:
 
     shown: frozenset[str] = DEFAULT_SHOWN
     class_index: int = 1
+    prototype: int = 0
+    contour: bool = False
     every_s: float = 0.5
     budget: float = 0.05
     generation: int | None = None

@@ -6,6 +6,7 @@ pausing, stopping), which the presenter sets and the answer ends.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -70,11 +71,12 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """A generation of live maps that is complete."""
+    """A generation of live maps that is complete; `kept`: and still on the disk."""
 
     generation: int
     volume: str
     step: int
+    kept: bool = True
     region: tuple[tuple[int, int], ...] | None = None
 
 
@@ -88,6 +90,7 @@ class RunView:
     note : last remark of the run, a warning or why it ended
     labels_taken : revision of each volume's annotation that training took in last, and at which iteration
     checkpointed : whether there is something to predict with, or to resume from
+    prototypes : prototypes a class; 0: the method has none
     has_best : whether a validation has named a checkpoint the best
     """
 
@@ -101,6 +104,7 @@ class RunView:
     labels_taken: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     checkpointed: bool = False
+    prototypes: int = 0
     has_best: bool = False
 
     @property
@@ -147,7 +151,7 @@ def _started(view: RunView, event: Started) -> RunView:
     previews = tuple(p for p in view.previews if p.step <= event.step)
     return replace(
         view, state=state, method=event.method, progress=progress, previews=previews, note="",
-        checkpointed=view.checkpointed or event.resumed,
+        checkpointed=view.checkpointed or event.resumed, prototypes=event.prototypes,
     )  # fmt: skip
 
 
@@ -159,5 +163,22 @@ def _stepped(view: RunView, event: Stepped) -> RunView:
 
 
 def _previewed(view: RunView, event: Previewed) -> RunView:
-    known = tuple(p for p in view.previews if p.generation < event.generation)
-    return replace(view, previews=(*known, Preview(event.generation, event.volume, event.step, event.region)))
+    known = view.previews
+    if known and known[-1].generation >= event.generation:
+        known = tuple(p for p in known if p.generation < event.generation)
+    return replace(
+        view, previews=(*known, Preview(event.generation, event.volume, event.step, region=event.region))
+    )
+
+
+def pruned(view: RunView, on_disk: Container[int], newest: int, shown: int | None) -> RunView:
+    """The view without the generations, up to the newest one that was looked for, that are no longer on disk.
+
+    The one that is shown stays in the list, as not kept, until something else is shown.
+    """
+    previews = tuple(
+        replace(p, kept=p.generation > newest or p.generation in on_disk)
+        for p in view.previews
+        if p.generation > newest or p.generation in on_disk or p.generation == shown
+    )
+    return replace(view, previews=previews)

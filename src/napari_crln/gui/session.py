@@ -5,7 +5,7 @@ It belongs to no widget, so that it can be closed after Qt has deleted them.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -14,6 +14,7 @@ from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.bridge import Bridge
 from napari_crln.gui.corrections import CORRECTABLE, covers
 from napari_crln.gui.exporter import Exporter
+from napari_crln.gui.hover import Hover
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -24,8 +25,10 @@ from napari_crln.gui.project_files import VolumeData, read_volume
 from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.shown_volumes import ShownVolumes
 from napari_crln.gui.slice_visit import visit
+from napari_crln.gui.strokes import Strokes
 from napari_crln.gui.suggesting import SliceSuggester
 from napari_crln.gui.suggestions import Place, SuggestionFeed
+from napari_crln.gui.view_direction import ViewDirection
 from napari_crln.run.launch import launch
 from napari_crln.volume.annotate import Plane
 
@@ -56,7 +59,10 @@ class Session:
         )
         self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
-        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
+        self.strokes = Strokes(viewer)
+        self.hover = Hover(viewer)
+        self.view_direction = ViewDirection(viewer)
+        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active)
         self.annotator = Annotator(self.model, self.bridge, self.presenter.refresh_volumes, self._reload)
         self.annotation = AnnotationLayers(viewer, self.annotator, self._plane, self._belief)
         self.annotation.remark = lambda text: self.model.say(text, "warning")
@@ -84,7 +90,8 @@ class Session:
         self.predictor.close()
         self.suggester.close()
         self.bridge.close()
-        self.live.close()
+        for part in (self.live, self.strokes, self.hover, self.view_direction):
+            part.close()
 
     def go_to(self, place: Place) -> None:
         """Show a slice of a volume, and make ready to paint on it; at once, or when the volume has been read."""
@@ -116,8 +123,11 @@ class Session:
         if now.live != old.live:
             self.feed.throttle.least_s = now.live.every_s
             self.live.keep_only(now.live.shown)
+            self.live.outline(int(now.live.contour))
             if now.live.shown - old.live.shown or now.live.class_index != old.live.class_index:
                 self.feed.forget()
+        if now.run.previews[-1:] != old.run.previews[-1:]:
+            self.presenter.look_for_previews()
         self._want()
 
     def _load(self, now: Snapshot) -> None:
@@ -131,6 +141,7 @@ class Session:
             return  # another one was clicked meanwhile
         self.volumes.show(data, now.project.classes)
         self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
+        self.live.on_volume(data.name, data.grid)
         self._arrive()
         self.feed.forget()
         self._want()
@@ -140,11 +151,15 @@ class Session:
         visible = frozenset(BY_KEY) - self.live.hidden
         self.feed.want(wanted(now, visible) if now.shown in self.volumes.grids else None)
 
-    def _show_frame(self, frame: Frame) -> None:
+    def _show_frame(self, frame: Frame) -> Iterator[None]:
         now = self.model.snapshot
         grid = self.volumes.grids.get(frame.volume)
-        if grid is not None and now.project is not None and frame.volume == now.shown:
-            self.live.show(frame, grid, now.project.classes, now.live.shown)
+        if grid is None or now.project is None or frame.volume != now.shown:
+            return
+        for part in self.live.showing(frame, grid, now.project.classes, now.live.shown):
+            yield part
+            if (self.model.snapshot.shown, self.model.snapshot.live.shown) != (frame.volume, now.live.shown):
+                return  # what comes next draws all of it
 
     def _send_focus(self) -> None:
         position = self.volumes.position()
@@ -199,7 +214,7 @@ class Session:
         self.presenter.set_live(edited=live.edited | {key})
         name = BY_KEY[key].layer_name
         self.model.say(
-            f"You painted on '{name}': it is no longer updated. Untick it to keep it as your own layer; "
+            f"You changed '{name}': it is no longer updated. Untick it to keep it as your own layer; "
             "tick it again for a live one.",
             "warning",
         )
