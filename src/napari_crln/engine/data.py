@@ -8,9 +8,10 @@ from dataclasses import dataclass
 import torch
 
 from napari_crln import config
-from napari_crln.engine.cohort import Case, Cohort, PatchDraw
+from napari_crln.engine.cohort import Case, Cohort, PatchDraw, Relabelling
 from napari_crln.errors import ProjectError
 from napari_crln.method.learner import Batch, Randomness
+from napari_crln.types import TargetDHW
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
@@ -23,6 +24,8 @@ class TrainingData:
     labelled: Sequence[Case]
     unlabelled: Sequence[Case]
     validation: Sequence[Case] = ()
+    #: Names of all volumes in the order of import, which draws follow; none: labelled ones first.
+    order: tuple[str, ...] = ()
 
     @classmethod
     def of(cls, project: Project) -> TrainingData:
@@ -43,26 +46,73 @@ class TrainingData:
             labelled,
             [read_case(v, with_target=False) for v in project.with_role("unlabelled")],
             [read_case(v, with_target=True) for v in project.with_role("validation")],
+            order=tuple(project.volumes),
         )
 
 
 def read_case(volume: Volume, with_target: bool) -> Case:
     """A volume in memory, in its stored dtype, with its recorded normalisation."""
-    target = volume.read_targets() if with_target else None
-    return Case(volume.name, volume.read_image(), volume.normalisation, target, volume.grid.spacing)
+    target, revision = None, 0
+    if with_target:
+        annotation, revision = volume.read_annotated()
+        target = volume.classes.targets(annotation)
+    image, normalisation = volume.read_image(), volume.normalisation
+    return Case(volume.name, image, normalisation, target, volume.grid.spacing, revision)
 
 
 class Batches:
-    """The batch of any step: a function of seed and step alone.
+    """The batch of any step: a function of seed, step and the labels as they are then.
 
-    Without unlabelled volumes the labelled ones serve as such too.
+    A labelled volume that is not annotated everywhere is an unlabelled one too: what nobody annotated of it would
+    teach nothing else. So are all labelled ones where there is no other.
     """
 
     def __init__(self, data: TrainingData, settings: config.RunConfig, device: torch.device) -> None:
         sizes = settings.batches
         self._sizes = sizes
         self.labelled = Cohort(data.labelled, sizes.patch, device, sizes.foreground)
-        self.unlabelled = Cohort(data.unlabelled, sizes.patch, device) if data.unlabelled else self.labelled
+        self._unlabelled = Cohort(data.unlabelled, sizes.patch, device, allow_empty=True)
+        self._order = data.order or (*self.labelled.names, *self._unlabelled.names)
+        self._silent = ""  # the last labelled volume, if it is one no more
+        for name in self.labelled.names:
+            self._share(name)
+
+    @property
+    def unlabelled(self) -> Cohort:
+        """What unlabelled patches are drawn from."""
+        return self._unlabelled if len(self._unlabelled) else self.labelled
+
+    def target(self, name: str) -> TargetDHW | None:
+        """What training has as the targets of a volume, (D, H, W); None of an unlabelled one."""
+        return self.labelled.target(name) if name in self.labelled.names else None
+
+    def relabel(self, change: Relabelling) -> None:
+        """Put new labels into place; a volume that had none becomes a labelled one."""
+        if change.name in self.labelled.names:
+            self.labelled.relabel(change)
+        else:
+            self.labelled.admit(self._unlabelled.share(change.name), self._order, change)
+        if self._silent not in ("", change.name):
+            self.labelled.release(self._silent)
+        self._silent = ""
+        self._share(change.name)
+
+    def unlabel(self, name: str) -> None:
+        """Make a volume an unlabelled one; the last labelled one stays, without labels, until another comes."""
+        self.labelled.silence(name)
+        self._share(name)
+        if len(self.labelled) > 1:
+            self.labelled.release(name)
+        else:
+            self._silent = name
+
+    def _share(self, name: str) -> None:
+        """Let a labelled volume serve as unlabelled too, if not all of it is annotated."""
+        serves = name in self._unlabelled.names
+        if self.labelled.is_complete(name) and serves:
+            self._unlabelled.release(name)
+        elif not self.labelled.is_complete(name) and not serves:
+            self._unlabelled.admit(self.labelled.share(name), self._order)
 
     def draws(self, random: Randomness) -> tuple[list[PatchDraw], list[PatchDraw]]:
         """Which patches a step takes, labelled and unlabelled: index of the volume in its cohort, and corner."""

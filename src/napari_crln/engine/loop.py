@@ -23,6 +23,7 @@ from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
@@ -50,6 +51,7 @@ class Trainer:
     data : volumes in memory
     settings : configuration of the run
     folder : an existing run folder (`run.folder.RunFolder.create`)
+    project : where the data come from: labels that change there are taken in; none: they never change
 
     Raises
     ------
@@ -57,7 +59,9 @@ class Trainer:
         As soon as it is made, if the run cannot start; RunError also if another process holds the folder.
     """
 
-    def __init__(self, data: TrainingData, settings: config.RunConfig, folder: Path) -> None:
+    def __init__(
+        self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
+    ) -> None:
         use_threads(settings.engine)
         self.settings = settings
         self.folder = folder
@@ -65,9 +69,12 @@ class Trainer:
         self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
         self._batches = Batches(data, settings, self.device)
+        self._labels = LabelsIntake(project, data, self._batches)
         self._meter = Meter(self.device)
-        anchors = AnchorTrace(self._batches, settings)
-        self._previewer = Previewer(self.state, data, settings, folder, anchors, settle=self._meter.settle)
+        self._anchors = AnchorTrace(self._batches, settings)
+        self._previewer = Previewer(
+            self.state, data, settings, folder, self._anchors, settle=self._meter.settle
+        )
         self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
@@ -76,7 +83,7 @@ class Trainer:
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
         """Train on a project's volumes by their roles."""
-        return cls(TrainingData.of(project), settings, folder)
+        return cls(TrainingData.of(project), settings, folder, project)
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
@@ -96,6 +103,7 @@ class Trainer:
                 raise
             finally:
                 self._previewer.drop()
+                self._labels.close()
                 self._suggester.drop()
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
@@ -109,6 +117,7 @@ class Trainer:
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
+                yield from self._take_labels()
                 seconds = self._step()
                 yield from self._report(interrupts)
                 yield from self._look_about(seconds)
@@ -201,13 +210,24 @@ class Trainer:
                 elif isinstance(command, PreviewCommand):
                     yield from self._previewer.obey(command)
                     self._suggester.budget.share = self._previewer.budget.share
+                elif isinstance(command, events.LabelsChanged):
+                    self._labels.want(command, self.state.step)
             for message in inbox.warnings():
                 yield self._warned(message)
             if not paused:
                 return None
+            yield from self._take_labels()
             yield from self._previewer.while_paused()
             yield from self._suggester.while_paused()
             time.sleep(_POLL_S)
+
+    def _take_labels(self) -> Iterator[events.Event]:
+        """Go on with labels that changed; what is suggested next heeds them."""
+        for event in self._labels.take(self.state.step):
+            if isinstance(event, events.LabelsTaken):
+                self._anchors.forget()
+                self._suggester.relabel(event.volume, self._batches.target(event.volume))
+            yield event
 
     def _pause(self) -> Iterator[events.Event]:
         yield from self._flush()
