@@ -126,11 +126,11 @@ def test_a_method_without_clues_shows_what_it_has_and_says_what_it_has_not(
     wait(lambda: panel.session.volumes.shown == "phantom_000")
     shown = Shown(panel, sample, method)
     shape = shown.session.volumes.grids["phantom_000"].shape
-    shown.publish("phantom_000", shape, 1, ("pseudo_label", "prediction"))
+    shown.publish("phantom_000", shape, 5, ("pseudo_label", "prediction"))
     shown.end()
     _tick(shown, *shown.section.ticks)
     shown.session.presenter.attach(shown.folder)
-    wait(lambda: shown.step() == 1)
+    wait(lambda: shown.step() == 5)
     for key in ("rectified", "changed", "similarity", "clues", "anchors"):
         assert not shown.section.ticks[key].isEnabled()
         assert method in shown.section.ticks[key].toolTip()
@@ -143,16 +143,16 @@ def test_a_method_without_clues_shows_what_it_has_and_says_what_it_has_not(
 def test_the_panel_waits_while_the_user_paints(shown: Shown, wait: Callable[..., None], qtbot: Any) -> None:
     shape = shown.session.volumes.grids["phantom_000"].shape
     strokes = shown.session.strokes
-    shown.session.strokes = SimpleNamespace(active=True)  # the true one would see the test machine's mouse
-    shown.publish("phantom_000", shape, 1)
+    shown.session.strokes = SimpleNamespace(active=True, close=strokes.close)  # the true one sees the mouse
+    shown.publish("phantom_000", shape, 7)
     shown.end()
     _tick(shown, "prediction")
     shown.session.presenter.attach(shown.folder)
-    wait(lambda: shown.session.model.snapshot.run.previews)
+    wait(lambda: [p.step for p in shown.session.model.snapshot.run.previews] == [7])
     qtbot.wait(300)
-    assert shown.step() is None
+    assert shown.step() != 7
     shown.session.strokes = strokes
-    wait(lambda: shown.step() == 1)
+    wait(lambda: shown.step() == 7)
 
 
 @pytest.mark.filterwarnings(
@@ -162,8 +162,8 @@ def test_a_panel_opened_in_3d_shows_live_layers(shown: Shown, wait: Callable[...
     shape = shown.session.volumes.grids["phantom_000"].shape
     shown.session.viewer.dims.ndisplay = 3
     shown.session.viewer.mouse_over_canvas = True
-    shown.publish("phantom_000", shape, 1)
+    shown.publish("phantom_000", shape, 9)
     shown.end()
     _tick(shown, "prediction", "anchors")
     shown.session.presenter.attach(shown.folder)
-    wait(lambda: shown.step() == shown.step("anchors") == 1)
+    wait(lambda: shown.step() == shown.step("anchors") == 9)
