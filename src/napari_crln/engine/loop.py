@@ -26,6 +26,7 @@ from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import Previewer
+from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
@@ -62,6 +63,7 @@ class Trainer:
         self.device = choose_device(settings.engine.device)
         self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
+        self._speed = Speed.of(settings.engine, self.device)
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
         self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
@@ -72,7 +74,8 @@ class Trainer:
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
         """Train on a project's volumes by their roles."""
-        return cls(TrainingData.of(project), settings, folder)
+        device = choose_device(settings.engine.device)
+        return cls(TrainingData.of(project, settings.engine, device), settings, folder)
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
@@ -99,6 +102,8 @@ class Trainer:
         yield self._started()
         for message in skipped:
             yield self._warned(f"checkpoint skipped: {message}")
+        for message in self._data.warnings:
+            yield self._warned(message)
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:
@@ -129,7 +134,7 @@ class Trainer:
             if self.device.type == "cpu":
                 self._require_finite(float(norm))
             self._sound = False
-            state.learner.after_step(result, step)
+            state.learner.after_step(result, step, self._speed.fused)
             state.step += 1
             self._sound = True
         seconds = now() - start

@@ -206,7 +206,8 @@ class Previewer:
             with modes_kept(learner.teacher):
                 return believe(windows_b1dhw.to(self._device)).to(home)
 
-        image = case.image[tuple(slice(*ends) for ends in region)]
+        d, h, w = (slice(*ends) for ends in region)
+        image = case.part((d, h, w))
         return blend_steps(of_windows, image, windowing, normalise=case.normalisation.apply, device=home)
 
     def _append(self, draft: Draft, maps: BeliefMaps, last: bool) -> None:

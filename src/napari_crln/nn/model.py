@@ -55,14 +55,13 @@ def gather_neighbourhoods(features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
     """
     batch, _, *space = features_BKDHW.shape
     sample, *voxel = torch.unravel_index(index_n, (batch, *space))
-    size = torch.tensor(space, device=index_n.device)
     near = torch.arange(-1, 2, device=index_n.device)
-    offsets = torch.cartesian_prod(near, near, near)
-    coordinates = torch.stack(voxel, -1).unsqueeze(1) + offsets
-    inside = ((coordinates >= 0) & (coordinates < size)).all(-1, keepdim=True)
-    d, h, w = torch.minimum(coordinates.clamp(min=0), size - 1).unbind(-1)
-    flat = ((sample.unsqueeze(1) * space[0] + d) * space[1] + h) * space[2] + w
-    return F.embedding(flat, features_BKDHW.movedim(1, -1).flatten(0, 3)) * inside
+    flat, inside = sample.unsqueeze(1), torch.ones_like(index_n, dtype=torch.bool).unsqueeze(1)
+    for at, offset, size in zip(voxel, torch.cartesian_prod(near, near, near).unbind(1), space, strict=True):
+        neighbour = at.unsqueeze(1) + offset
+        inside = inside & (neighbour >= 0) & (neighbour < size)
+        flat = flat * size + neighbour.clamp(0, size - 1)
+    return F.embedding(flat, features_BKDHW.movedim(1, -1).flatten(0, 3)) * inside.unsqueeze(-1)
 
 
 class CrlnModel(nn.Module):
