@@ -130,13 +130,9 @@ class Cohort:
         """True where a voxel is the volume's own and not padding, (B, D, H, W)."""
         masks = torch.zeros((len(draws), *self.patch), dtype=torch.bool, device=self.device)
         for mask, (index, corner) in zip(masks, draws, strict=True):
-            inside = self._held[index].inside
-            mask[
-                tuple(
-                    slice(max(0, s.start - c), max(0, s.stop - c))
-                    for s, c in zip(inside, corner, strict=True)
-                )
-            ] = True
+            inside = zip(self._held[index].inside, corner, strict=True)
+            own = tuple(slice(max(0, s.start - c), max(0, s.stop - c)) for s, c in inside)
+            mask[own].fill_(True)  # assigning would bring a constant to the device
         return masks
 
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
