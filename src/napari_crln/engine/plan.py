@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_crln.config import Batches, Rectification
+from napari_crln.config import Batches, BidirectionalCopyPaste, Rectification
 from napari_crln.types import ShapeDHW
 
 #: Voxels of a patch that two CPU cores train on in a second or so, with 8 to 16 filters.
@@ -47,12 +47,20 @@ def plan_rectification(iterations: int) -> int:
     return min(Rectification().after, iterations // 4)
 
 
+def plan_pretraining(iterations: int) -> int:
+    """Iterations of BCP's first stage: its default, but at most a quarter of the run."""
+    return min(BidirectionalCopyPaste().pretrain, iterations // 4)
+
+
 def plan(shapes: Sequence[ShapeDHW], iterations: int, *, cpu: bool) -> dict[str, Any]:
     """Values to lay over the defaults of a configuration, beneath what the user chose."""
     patch = plan_patch(shapes, most_voxels=CPU_VOXELS if cpu else None)
     return {
         "batches": {"patch": list(patch)},
-        "method": {"rectification": {"after": plan_rectification(iterations)}},
+        "method": {
+            "rectification": {"after": plan_rectification(iterations)},
+            "bcp": {"pretrain": plan_pretraining(iterations)},
+        },
     }
 
 

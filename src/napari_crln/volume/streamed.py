@@ -103,9 +103,7 @@ def streamed_image(volume: Volume, cache: ChunkCache) -> StreamedArray:
 
 def streamed_targets(volume: Volume, cache: ChunkCache) -> StreamedArray:
     """A volume's targets, int16, IGNORE where nobody annotated, as the annotation is now."""
-    return StreamedArray(
-        current(volume.path / "labels" / "annotation") / "0", cache, volume.classes.targets
-    )
+    return StreamedArray(current(volume.path / "labels" / "annotation") / "0", cache, volume.classes.targets)
 
 
 def _corrupt(error: Exception, folder: Path) -> CorruptData:

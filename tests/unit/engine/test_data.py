@@ -17,7 +17,7 @@ from napari_crln.volume.project import Project
 
 Settings = Callable[..., RunConfig]
 CPU = torch.device("cpu")
-METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "crln")
+METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln")
 
 
 def test_every_method_with_the_same_seed_sees_the_same_patches(

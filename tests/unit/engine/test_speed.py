@@ -53,7 +53,9 @@ def trained(
 def assert_same(made: dict[str, Tensor], plain: dict[str, Tensor]) -> None:
     assert made.keys() == plain.keys()
     for name, tensor in plain.items():
-        torch.testing.assert_close(made[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}")
+        torch.testing.assert_close(
+            made[name], tensor, rtol=1e-5, atol=1e-5, msg=lambda m, n=name: f"{n}: {m}"
+        )
 
 
 @pytest.mark.parametrize("switch", ["channels_last", "fused"])
@@ -141,7 +143,12 @@ def no_waiting() -> Iterator[None]:
 
 def test_the_guard_sees_what_would_wait() -> None:
     x = torch.arange(4.0)
-    for wait in (lambda: x[0].item(), lambda: x[x > 1], lambda: x.nonzero(), lambda: torch.tensor([1.0, 2.0])):
+    for wait in (
+        x[0].item,
+        lambda: x[x > 1],
+        x.nonzero,
+        lambda: torch.tensor([1.0, 2.0]),
+    ):
         with pytest.raises(AssertionError, match="waits"), no_waiting():
             wait()
     with no_waiting():

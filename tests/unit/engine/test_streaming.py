@@ -121,7 +121,9 @@ def test_a_fetched_patch_is_not_read_again_and_is_let_go(
     streamed.fetch(draws)
     reads: list[object] = []
     read = StreamedTensor._read
-    monkeypatch.setattr(StreamedTensor, "_read", lambda self, window: reads.append(window) or read(self, window))
+    monkeypatch.setattr(
+        StreamedTensor, "_read", lambda self, window: reads.append(window) or read(self, window)
+    )
     first = streamed.images(draws)
     assert not reads
     assert torch.equal(streamed.images(draws), first)
@@ -143,7 +145,9 @@ def test_a_streamed_run_is_a_resident_run(project: Project, settings: Settings, 
     runs = {
         how: stepped(
             project,
-            settings("crln", batches=sizes, engine={"cohort": how, "validate_every": 3, "preview_share": 0.5}),
+            settings(
+                "crln", batches=sizes, engine={"cohort": how, "validate_every": 3, "preview_share": 0.5}
+            ),
             tmp_path / how,
         )
         for how in ("resident", "streamed")
