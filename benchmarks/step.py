@@ -25,8 +25,6 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -70,8 +68,8 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         data = {how: _data(options, how, Path(folder)) for how in _ways(options.variants)}
         variants = {name: Variant(options, name, device, data) for name in options.variants}
-        for number, variant in enumerate(variants.values()):
-            variant.flops = variant.count(number)
+        for variant in variants.values():
+            variant.count()
         for round_ in range(options.warmup + options.rounds):
             for variant in variants.values():
                 variant.step(timed=round_ >= options.warmup)
@@ -124,12 +122,11 @@ class Variant:
             self.cpu_s.append(time.process_time() - cpu)
             self.wait_s.append(waited)
 
-    def count(self, step: int) -> int:
-        """Floating-point operations of a step, by torch's counter; compiled code cannot be counted."""
-        del step
-        with _uncompiled(self.state), FlopCounterMode(display=False) as counter:
+    def count(self) -> None:
+        """Count the operations of a step, by torch's counter, which sees nothing of compiled code."""
+        with torch.compiler.set_stance("force_eager"), FlopCounterMode(display=False) as counter:
             self.step(timed=False)
-        return int(counter.get_total_flops())
+        self.flops = int(counter.get_total_flops())
 
     def summary(self, rates: dict[str, float]) -> dict[str, Any]:
         wall = statistics.median(self.wall_s)
@@ -161,13 +158,6 @@ def matmul_rate(device: torch.device, precision: str) -> float:
     return 2 * size**3 / best
 
 
-@contextmanager
-def _uncompiled(state: TrainingState) -> Iterator[None]:
-    with torch.compiler.set_stance("force_eager"):
-        yield
-    del state
-
-
 def _compare(results: dict[str, Any]) -> None:
     reference = results.get("mean-teacher")
     for name, result in results.items():
@@ -187,7 +177,11 @@ def _settings(options: argparse.Namespace, name: str) -> config.RunConfig:
         {
             "network": {"base_filters": options.filters},
             "batches": {"patch": options.patch},
-            "method": {"name": name.split()[0], "rectification": {"after": 0}, "bcp": {"pretrain": 0}},
+            "method": {
+                "name": name.split(maxsplit=1)[0],
+                "rectification": {"after": 0},
+                "bcp": {"pretrain": 0},
+            },
             "engine": {"cohort": "resident"} | SWITCHES.get(name, {}),
         }
     )
@@ -239,7 +233,9 @@ def _variants(text: str) -> list[str]:
 
 
 def _parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--patch", type=int, nargs=3, default=(64, 64, 64))
     parser.add_argument("--filters", type=int, default=16)
     parser.add_argument("--classes", type=int, default=2)

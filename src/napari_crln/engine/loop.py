@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint
@@ -34,7 +34,9 @@ from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
-from napari_crln.volume.project import Project
+
+if TYPE_CHECKING:  # data may come from elsewhere than a project
+    from napari_crln.volume.project import Project
 
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 _REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}

@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -31,7 +31,6 @@ from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.device import synchronise
-from napari_crln.engine.generations import Draft, Generations
 from napari_crln.engine.maps import BeliefMaps, Believer, maps_of
 from napari_crln.engine.meter import now
 from napari_crln.engine.predict import Slab, Windowing, blend_steps
@@ -40,6 +39,9 @@ from napari_crln.engine.state import TrainingState
 from napari_crln.errors import ConfigError
 from napari_crln.previews import MAX_CLASSES, FocusRecord, PreviewRecord, Region
 from napari_crln.types import ShapeDHW
+
+if TYPE_CHECKING:  # loads Zarr, which a run without previews does without
+    from napari_crln.engine.generations import Draft, Generations
 
 #: Previews are made in bursts of these seconds, if the budget has them.
 _BURST_S = (0.1, 0.5)
@@ -245,6 +247,8 @@ class Previewer:
     def _writer(self) -> Generations:
         """Made late: the folder is only ours once the loop holds the run's lock."""
         if self._generations is None:
+            from napari_crln.engine.generations import Generations
+
             self._generations = Generations(self._path, self._settings.engine.preview_history)
         return self._generations
 

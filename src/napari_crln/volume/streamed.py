@@ -12,16 +12,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import tensorstore as ts
 from numpy.typing import NDArray
 
 from napari_crln.durable import current
 from napari_crln.errors import CorruptData
 from napari_crln.types import ShapeDHW
-from napari_crln.volume.stored import Volume
+
+if TYPE_CHECKING:  # who trains on arrays in memory needs neither tensorstore nor Zarr
+    from napari_crln.volume.stored import Volume
 
 Region = tuple[slice, slice, slice]
 _RESTORE = "Restore it from a copy, or import the volume again"
@@ -36,6 +37,8 @@ class ChunkCache:
     """
 
     def __init__(self, mebibytes: int) -> None:
+        import tensorstore as ts
+
         self.context = ts.Context({"cache_pool": {"total_bytes_limit": mebibytes << 20}})
 
 
@@ -57,6 +60,8 @@ class StreamedArray:
     def __init__(
         self, folder: Path, cache: ChunkCache, convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None
     ) -> None:
+        import tensorstore as ts
+
         self._folder, self._convert = folder, convert
         spec = {
             "driver": "zarr3",
