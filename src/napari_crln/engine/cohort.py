@@ -138,8 +138,10 @@ class Cohort:
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
         held = self._held[index]
         n = held.normalisation
-        x = held.image[_window(corner, self.patch)].float()
-        return (x if n is None else (x.clamp(n.low, n.high) - n.shift) * n.scale).unsqueeze(0)
+        x = held.image[_window(corner, self.patch)].to(torch.float32, copy=True)
+        if n is not None:
+            x.clamp_(n.low, n.high).sub_(n.shift).mul_(n.scale)
+        return x.unsqueeze(0)
 
     def _draw_one(self, rng: np.random.Generator) -> tuple[int, ShapeDHW]:
         """The same numbers are drawn whatever the volume, so that streams stay paired."""
