@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +60,23 @@ def overrides_of(arm: str) -> list[str]:
     """What an arm sets: its rung's switches, and what is added to its name by `+`."""
     rung, *extras = arm.split("+")
     return [*ARMS[rung], *extras]
+
+
+def split(
+    pool: Sequence[Case], names: tuple[str, ...], labels: int, validation: tuple[int, int]
+) -> TrainingData:
+    """The first `labels` cases labelled, those of the range held out, those between without their labels.
+
+    What comes after the range is for others to be scored on, and not used at all.
+    """
+    start, stop = validation
+    unlabelled = [replace(case, target=None) for case in pool[labels:start]]
+    return TrainingData(names, pool[:labels], unlabelled, pool[start:stop])
+
+
+def public(arguments: Sequence[str]) -> list[str]:
+    """A command without this machine's folders."""
+    return [Path(a).name if a.startswith("/") else a for a in arguments]
 
 
 def train(

@@ -130,11 +130,10 @@ class Job:
     def data(self, pack: Pack) -> tuple[TrainingData, list[Case]]:
         """The run's volumes: the first N labelled, the others without their labels; and the test images."""
         pool = pack.of_role("labelled")
-        held_out = pool[-HELD_OUT:] if self.options.fold == "tune" else []
-        pool = pool[: len(pool) - len(held_out)]
-        count = len(pool) if self.arm == "supervised-all" else self.options.labels
-        unlabelled = [replace(case, target=None) for case in pool[count:]]
-        data = TrainingData(pack.class_names, pool[:count], unlabelled, held_out)
+        held_out = HELD_OUT if self.options.fold == "tune" else 0
+        start = len(pool) - held_out
+        count = start if self.arm == "supervised-all" else self.options.labels
+        data = arms.split(pool, pack.class_names, count, (start, len(pool)))
         return data, [replace(case, target=None) for case in pack.of_role("test")]
 
     def predicted(self, case: Case, clues: bool) -> Path:
@@ -202,7 +201,7 @@ class Job:
                 results[kind] = arms.score(
                     data.validation, lambda case, c=clues: _load(self.predicted(case, c)), pack.class_names
                 )
-        record(self.result, ["python", *_public(sys.argv)], results, [self.seed])
+        record(self.result, ["python", *arms.public(sys.argv)], results, [self.seed])
 
 
 def make_pack(options: argparse.Namespace) -> None:
@@ -251,7 +250,7 @@ def _summarise(options: argparse.Namespace, jobs: list[Job]) -> None:
         print(f"{arm:16s} seeds {summary['seeds']}: {shown or 'predicted'}")
     name = f"summary-{'half-' if options.half else ''}{options.fold}-{options.labels}.json"
     if found:
-        record(options.state / name, ["python", *_public(sys.argv)], found, options.seeds)
+        record(options.state / name, ["python", *arms.public(sys.argv)], found, options.seeds)
 
 
 def _essence(run: Path) -> Path:
@@ -279,11 +278,6 @@ def _save(path: Path, labels: NDArray[Any]) -> None:
 def _load(path: Path) -> NDArray[Any]:
     with np.load(path, allow_pickle=False) as archive:
         return np.asarray(archive["labels"])
-
-
-def _public(arguments: list[str]) -> list[str]:
-    """The command without this machine's folders."""
-    return [Path(a).name if a.startswith("/") else a for a in arguments]
 
 
 def _arms(text: str) -> list[str]:

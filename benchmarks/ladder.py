@@ -32,7 +32,7 @@ def main() -> None:
     jobs = [(arm, seed) for seed in options.seeds for arm in options.arms]
     _run_queue(options, [job for job in jobs if not _result(options, *job).exists()])
     summary = summarise(options)
-    record(options.out / "summary.json", ["python", *_public(sys.argv)], summary, options.seeds)
+    record(options.out / "summary.json", ["python", *arms.public(sys.argv)], summary, options.seeds)
     if options.test_predictions:
         for arm in options.arms:
             predict_test(options, arm, summary[arm]["median_seed"])
@@ -65,7 +65,7 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> None:
             lambda case, c=clues: arms.predict(learner, settings, case, c),
             data.class_names,
         )
-    record(_result(options, arm, seed), ["python", *_public(sys.argv)], result, [seed])
+    record(_result(options, arm, seed), ["python", *arms.public(sys.argv)], result, [seed])
 
 
 def summarise(options: argparse.Namespace) -> dict[str, Any]:
@@ -118,11 +118,6 @@ def _run_queue(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> None
 def _result(options: argparse.Namespace, arm: str, seed: int) -> Path:
     path: Path = options.out / f"{arm}-seed{seed}.json"
     return path
-
-
-def _public(arguments: list[str]) -> list[str]:
-    """The command without this machine's folders."""
-    return [Path(a).name if a.startswith("/") else a for a in arguments]
 
 
 def _parse() -> argparse.Namespace:
