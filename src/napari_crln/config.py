@@ -233,8 +233,14 @@ class Engine(_Section):
     validate_every: int = _field(
         0, "iterations between validations; 0: only where there is none to do", "free", ge=0
     )
-    preview_share: float = _field(0.05, "share of training time for previews", "free", ge=0, le=0.5)
+    preview_share: float = _field(
+        0.05, "share of training time for previews and suggestions", "free", ge=0, le=0.5
+    )
     preview_history: int = _field(20, "previews kept, the newest ones", "free", ge=1)
+    suggestions: int = _field(20, "slices suggested for labelling; 0: none are looked for", "free", ge=0)
+    suggestion_share: float = _field(
+        0.3, "share of the time for previews that looking for slices to label takes", "free", ge=0, le=1
+    )
 
 
 class Predicting(_Section):

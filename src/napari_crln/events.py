@@ -26,6 +26,7 @@ INBOX = "inbox"
 REFUSED = "refused"  # inside the inbox: what was no command
 CHECKPOINTS = "checkpoints"
 PREVIEW = "preview.zarr"
+SUGGESTIONS_FILE = "suggestions.json"
 
 
 class _Record(BaseModel):
@@ -90,6 +91,15 @@ class Previewed(_Event):
     focus: int = Field(default=0, description="generation of the `focus` command that it answers; 0: of none")
 
 
+class Suggested(_Event):
+    """A new `suggestions.json` is complete."""
+
+    kind: Literal["suggested"] = "suggested"
+    count: int = Field(description="slices in it")
+    surveyed: int = Field(description="volumes looked at so far")
+    volumes: int = Field(description="volumes that may be trained on")
+
+
 class LabelsTaken(_Event):
     kind: Literal["labels_taken"] = "labels_taken"
     volume: str
@@ -122,6 +132,7 @@ Event = Annotated[
     | Validated
     | Checkpointed
     | Previewed
+    | Suggested
     | LabelsTaken
     | Paused
     | Continued

@@ -43,6 +43,8 @@ OPTIONS = [
     "engine.preview_history",
     "engine.preview_share",
     "engine.read_ahead",
+    "engine.suggestion_share",
+    "engine.suggestions",
     "engine.threads",
     "engine.validate_every",
     "iterations",

@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,8 +30,6 @@ if TYPE_CHECKING:
     from napari_crln.types import LabelDHW
     from napari_crln.volume.project import Project
 
-SHAPE = (40, 56, 56)
-LABELLED, UNLABELLED, TEST = 8, 12, 6
 METHODS = ("supervised", "crln")
 _PROJECT = "phantoms.crln"
 _PAGE = "index.html"
@@ -74,7 +73,10 @@ def demo(
         print_json(_document(out, trained, seconds))
     else:
         header, *rows = _score_rows(trained)
-        print_table(header, rows, f"Dice % on {TEST} held-out phantoms, {LABELLED} labelled")
+        counts = Counter(volume.role for volume in project.volumes.values())
+        print_table(
+            header, rows, f"Dice % on {counts['test']} held-out phantoms, {counts['labelled']} labelled"
+        )
         say(f"Report: {out / _PAGE}   ({seconds:.0f} s)")
 
 
@@ -99,28 +101,20 @@ def _make_room(out: Path) -> None:
 
 
 def _make_project(path: Path, seed: int, tell: Any) -> Project:
-    from napari_crln.volume.geometry import Grid
-    from napari_crln.volume.labels import ClassTable
-    from napari_crln.volume.phantom import CLASSES, SPACING, phantom_cohort
     from napari_crln.volume.project import Project
+    from napari_crln.volume.sample import make_sample_project
 
-    classes = ClassTable.from_ids({name: index for index, name in enumerate(("background", *CLASSES))})
-    project = Project.create(path, classes)
-    grid = Grid.from_spacing(SHAPE, SPACING)
-    roles = ["labelled"] * LABELLED + ["unlabelled"] * UNLABELLED + ["test"] * TEST
-    for number, (phantom, role) in enumerate(
-        zip(phantom_cohort(len(roles), seed, SHAPE), roles, strict=True)
-    ):
-        annotation = None if role == "unlabelled" else classes.encode(phantom.labels)
-        project.add(phantom.name, phantom.image, grid, role, annotation)  # type: ignore[arg-type]
-        tell(number + 1, len(roles), role)
-    return project
+    return Project.open(make_sample_project(path, seed=seed, tell=tell))
 
 
 def _settings(method: str, iterations: int | None, seed: int, threads: int | None) -> RunConfig:
     from napari_crln import config
 
-    chosen: dict[str, Any] = {"seed": seed, "method": {"name": method}, "engine": {"device": "cpu"}}
+    chosen: dict[str, Any] = {
+        "seed": seed,
+        "method": {"name": method},
+        "engine": {"device": "cpu", "preview_share": 0.0},
+    }
     if iterations is not None:
         chosen["iterations"] = iterations
         chosen["method"]["rectification"] = {"after": iterations // 3}
@@ -199,9 +193,11 @@ def _write_page(path: Path, project: Project, trained: dict[str, _Trained]) -> N
     from napari_crln.engine.report import write_report
 
     iterations = trained["crln"].segmenter.settings.iterations
+    counts = Counter(volume.role for volume in project.volumes.values())
+    shape = " × ".join(map(str, next(iter(project.volumes.values())).grid.shape))
     lead = (
-        f"{LABELLED} labelled and {UNLABELLED} unlabelled synthetic volumes of {' × '.join(map(str, SHAPE))} voxels; "
-        f"{iterations} iterations a method on the same labels, network, views and schedule; scored on {TEST} "
+        f"{counts['labelled']} labelled and {counts['unlabelled']} unlabelled synthetic volumes of {shape} voxels; "
+        f"{iterations} iterations a method on the same labels, network, views and schedule; scored on {counts['test']} "
         "held-out volumes that chose nothing. An illustration on easy data: what the method is worth on real "
         "volumes, against a mean teacher too, stands in the project's benchmarks."
     )

@@ -16,30 +16,45 @@ from napari_crln.gui.curves import Curves
 from napari_crln.gui.live_maps import DEFAULT_SHOWN
 from napari_crln.gui.run_view import RunView
 from napari_crln.gui.training_form import TrainingForm
+from napari_crln.suggestions import Suggestions
 from napari_crln.types import Coverage, Role, ShapeDHW
 from napari_crln.volume.labels import LabelClass
 
 
 @dataclass(frozen=True)
 class VolumeRow:
-    """One volume in the table."""
+    """One volume in the table.
+
+    Parameters
+    ----------
+    coverage, revision : of its annotation; None and 0 without one
+    restorable : revisions of the annotation that can be had back, newest first; 0 is none at all
+    """
 
     name: str
     role: Role
     shape: ShapeDHW
     coverage: Coverage | None = None
     predicted: bool = False
+    revision: int = 0
+    restorable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ProjectView:
-    """An open project; `runs` are the names of its runs, oldest first."""
+    """An open project; `runs` are the names of its runs, oldest first, `preset` what its new runs begin with."""
 
     path: Path
     name: str
     classes: tuple[LabelClass, ...]
     volumes: tuple[VolumeRow, ...]
     runs: tuple[str, ...] = ()
+    preset: str | None = None
+
+    @property
+    def predicted(self) -> bool:
+        """Whether any volume has a prediction."""
+        return any(row.predicted for row in self.volumes)
 
     def row(self, name: str) -> VolumeRow | None:
         """The volume of that name."""
@@ -80,6 +95,30 @@ class PredictionView:
 
 
 @dataclass(frozen=True)
+class PredictionChoice:
+    """How to predict.
+
+    Parameters
+    ----------
+    clues : from logits and clues, or from the logits alone
+    checkpoint : the newest one, or the one that did best on validation
+    """
+
+    clues: bool = True
+    checkpoint: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class ExportView:
+    """Files that are being written; `total` is 0 while the export is planned."""
+
+    running: bool = False
+    done: int = 0
+    total: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
 class Message:
     """The status line."""
 
@@ -95,6 +134,8 @@ class Snapshot:
     ----------
     busy : what is being done to the project in the background; "" if nothing
     shown : name of the volume in the viewer
+    suggestions : of the watched run; None if it has none
+    suggesting : whether a process looks for some
     """
 
     project: ProjectView | None = None
@@ -104,8 +145,17 @@ class Snapshot:
     run: RunView = field(default_factory=RunView)
     live: LiveChoice = LiveChoice()
     prediction: PredictionView = PredictionView()
+    suggestions: Suggestions | None = None
+    suggesting: bool = False
+    predicting: PredictionChoice = PredictionChoice()
+    export: ExportView = ExportView()
     message: Message = Message()
     keep_running: bool = True
+
+    @property
+    def shown_row(self) -> VolumeRow | None:
+        """The volume in the viewer."""
+        return None if self.project is None else self.project.row(self.shown)
 
 
 class PanelModel:

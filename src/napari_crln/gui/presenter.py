@@ -14,15 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import CrlnError
-from napari_crln.events import Focus, Pause, PreviewBudget, Resume, Stop
+from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, Resume, Stop
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained
 from napari_crln.gui.model import Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import STATES, RunView, after
-from napari_crln.gui.sample_project import make_sample_project
-from napari_crln.gui.training_form import run_config
+from napari_crln.gui.training_form import form_for, run_config
 from napari_crln.run.folder import RUNS, RunFolder
 from napari_crln.run.launch import Child, launch
 from napari_crln.run.watch import send
@@ -52,25 +51,33 @@ class Presenter:
     # --- project
 
     def open_project(self, path: Path) -> None:
-        """Open a project folder, and watch its run if it has one."""
+        """Open a project folder, and watch its run if it has one; a run's folder opens the project and watches that."""
         self.create_project(lambda: path, f"opening {path.name}")
 
     def make_sample(self, path: Path) -> None:
         """Make the sample project in a new folder, and open it."""
-        self.create_project(partial(make_sample_project, path), f"making {path.name}")
+        self.create_project(partial(_make_sample, path), f"making {path.name}")
 
-    def create_project(self, make: Callable[[], Path], doing: str) -> None:
+    def create_project(
+        self, make: Callable[[], Path], doing: str, opened: Callable[[], None] = lambda: None
+    ) -> None:
         """Make a project in the background, and open it.
 
         Parameters
         ----------
         make : returns the project's folder; e.g. one that writes the viewer's open layers into it
         doing : for the status line
+        opened : called when it is open
         """
         if reason := obstacles.to_open(self.model.snapshot):
             return self.model.say(reason, "warning")
         self.model.update(busy=doing, message=Message(f"{doing[0].upper()}{doing[1:]} …"))
-        return self._background.run(lambda: read_project(make()), self._opened, self._not_opened)
+
+        def take(found: Opened) -> None:
+            self._opened(found)
+            opened()
+
+        return self._background.run(lambda: read_project(make()), take, self._not_opened)
 
     def refresh_volumes(self) -> None:
         """Read the table of volumes again: an import or a prediction has changed it."""
@@ -90,6 +97,7 @@ class Presenter:
         count = len(opened.project.volumes)
         self.model.update(
             project=opened.project, busy="", shown=first,
+            form=form_for(opened.project.preset, self.model.snapshot.form),
             message=Message(f"{opened.project.name}: {count} volumes."),
         )  # fmt: skip
         if opened.run is not None:
@@ -231,6 +239,11 @@ class Presenter:
 
     # --- steering
 
+    def labels_changed(self, volume: str, revision: int) -> None:
+        """Tell the run that a volume's annotation is another one."""
+        if self.model.snapshot.run.active:
+            self._command(LabelsChanged(volume=volume, revision=revision))
+
     def focus(self, volume: str, axis: int, index: int) -> None:
         """Tell the run what the viewer looks at: previews begin there."""
         wanted = (volume, axis, index)
@@ -279,3 +292,11 @@ class Presenter:
     def _failed(self, error: Exception) -> None:
         text = str(error) if isinstance(error, CrlnError) else f"{type(error).__name__}: {error}"
         self.model.say(text, "error")
+
+
+def _make_sample(path: Path) -> Path:
+    from napari_crln.volume.sample import (
+        make_sample_project,
+    )  # SciPy: a quarter of the time to open the panel
+
+    return make_sample_project(path)

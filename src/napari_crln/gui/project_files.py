@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_crln.events import ENVIRONMENT_FILE
 from napari_crln.gui.following import is_trained
 from napari_crln.gui.model import ProjectView, VolumeRow
-from napari_crln.run.folder import RunFolder, runs
+from napari_crln.run.folder import RUNS, RunFolder, runs
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
+from napari_crln.volume.proofread import restorable
 from napari_crln.volume.stored import Volume
 
 #: A larger image is given to the viewer lazily, as a pyramid.
@@ -42,17 +44,20 @@ class VolumeData:
 
 
 def read_project(path: Path) -> Opened:
-    """Open a project.
+    """Open a project, by its own folder or by that of one of its runs, which is watched then.
 
     Raises
     ------
     ProjectError, VolumeError
         If it is none, or is damaged.
     """
+    chosen = path if (path / ENVIRONMENT_FILE).is_file() else None
+    path = path if chosen is None else chosen.resolve().parent.parent
     project = Project.open(path)
     found = runs(path)
     rows, names = tuple(map(_row, project.volumes.values())), tuple(run.name for run in found)
-    return Opened(ProjectView(path, project.name, tuple(project.classes), rows, names), _to_watch(found))
+    view = ProjectView(path, project.name, tuple(project.classes), rows, names, project.preset)
+    return Opened(view, _to_watch(found) if chosen is None else path / RUNS / chosen.resolve().name)
 
 
 def read_volume(path: Path, name: str) -> VolumeData:
@@ -66,7 +71,10 @@ def read_volume(path: Path, name: str) -> VolumeData:
 
 
 def _row(volume: Volume) -> VolumeRow:
-    return VolumeRow(volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction)
+    return VolumeRow(
+        volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction,
+        volume.revision, restorable(volume),
+    )  # fmt: skip
 
 
 def _to_watch(found: list[RunFolder]) -> Path | None:

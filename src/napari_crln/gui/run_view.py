@@ -85,6 +85,7 @@ class RunView:
     folder : None if no run is watched
     note : last remark of the run, a warning or why it ended
     checkpointed : whether there is something to predict with, or to resume from
+    has_best : whether a validation has named a checkpoint the best
     """
 
     folder: Path | None = None
@@ -96,6 +97,7 @@ class RunView:
     previews: tuple[Preview, ...] = ()
     note: str = ""
     checkpointed: bool = False
+    has_best: bool = False
 
     @property
     def active(self) -> bool:
@@ -115,7 +117,7 @@ def after(view: RunView, event: Event) -> RunView:  # noqa: PLR0911 - one return
         case Stepped():
             return _stepped(view, event)
         case Validated():
-            return replace(view, volume_dice=dict(event.per_volume))
+            return replace(view, volume_dice=dict(event.per_volume), has_best=view.has_best or event.best)
         case Checkpointed():
             return replace(view, checkpointed=True)
         case Previewed():

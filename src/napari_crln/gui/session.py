@@ -5,10 +5,12 @@ It belongs to no widget, so that it can be closed after Qt has deleted them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from napari_crln.gui.bridge import Bridge
+from napari_crln.gui.exporter import Exporter
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -16,11 +18,16 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Launch, Presenter
 from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
+from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.shown_volumes import ShownVolumes
+from napari_crln.gui.slice_visit import select_to_paint, visit
+from napari_crln.gui.suggesting import SliceSuggester
+from napari_crln.gui.suggestions import Place, SuggestionFeed
 from napari_crln.run.launch import launch
 
 _TICK_S = 0.05
 _FOCUS_EVERY_S = 0.3
+_SUGGESTIONS_EVERY_S = 1.0
 
 
 class Session:
@@ -37,14 +44,24 @@ class Session:
         self.model = PanelModel()
         self.bridge = Bridge()
         self.presenter = Presenter(self.model, self.bridge, start_process)
-        self.predictor = Predictor(self.model, self.bridge, self._predicted, start_process)
+        self.predictor = Predictor(self.model, self.bridge, self._labels_written, start_process)
+        self.exporter = Exporter(self.model, self.bridge)
+        self.proofreader = Proofreader(
+            self.model, self.bridge, self.presenter.labels_changed, self._labels_written
+        )
         self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
         self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
+        self.suggestions = SuggestionFeed(self.model, self.bridge)
+        self.suggester = SliceSuggester(self.model, self.bridge, start_process)
+        #: Selects the layer that a volume is annotated on, with the brush ready.
+        self.ready_to_paint: Callable[[str], None] = self._select_labels
+        self._going: Place | None = None
         self._closed = False
         self.model.changed.connect(self._on_changed)
         self.bridge.every(_TICK_S, self.feed.tick)
         self.bridge.every(_FOCUS_EVERY_S, self._send_focus)
+        self.bridge.every(_SUGGESTIONS_EVERY_S, self.suggestions.tick)
 
     def close(self) -> None:
         """End threads; the run goes on or stops as the user chose, a prediction ends."""
@@ -54,8 +71,30 @@ class Session:
         self.model.changed.disconnect(self._on_changed)
         self.presenter.close()
         self.predictor.close()
+        self.suggester.close()
         self.bridge.close()
         self.live.close()
+
+    def go_to(self, place: Place) -> None:
+        """Show a slice of a volume, and make ready to paint on it; at once, or when the volume has been read."""
+        self._going = place
+        self.presenter.show_volume(place.volume)
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """If the volume is in the viewer, go to the slice; another volume that was clicked meanwhile wins."""
+        place, self._going = self._going, None
+        if place is None or place.volume != self.model.snapshot.shown:
+            return
+        image = self.volumes.layer("image")
+        if place.volume != self.volumes.shown or image is None:
+            self._going = place
+            return
+        visit(self.viewer, image, self.volumes.grids[place.volume].shape, place.axis, place.index)
+        self.ready_to_paint(place.volume)
+
+    def _select_labels(self, _volume: str) -> None:
+        select_to_paint(self.viewer, self.volumes.layer("labels"))
 
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
         if _path(now) != _path(old):
@@ -80,6 +119,7 @@ class Session:
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
         self.volumes.show(data, now.project.classes)
+        self._arrive()
         self.feed.forget()
         self._want()
 
@@ -99,7 +139,7 @@ class Session:
         if position is not None:
             self.presenter.focus(self.volumes.shown, *position)
 
-    def _predicted(self) -> None:
+    def _labels_written(self) -> None:
         self.presenter.refresh_volumes()
         self._load(self.model.snapshot)
 

@@ -2,24 +2,27 @@ from __future__ import annotations
 
 import base64
 import re
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import Call
 
-from napari_crln.cli import demo
+from napari_crln.volume import sample
 from napari_crln.volume.phantom import make_phantom
 from napari_crln.volume.project import Project
+
+SHAPE = (16, 20, 24)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cohort and a network of seconds."""
-    monkeypatch.setattr(demo, "SHAPE", (16, 20, 24))
-    monkeypatch.setattr(demo, "LABELLED", 2)
-    monkeypatch.setattr(demo, "UNLABELLED", 2)
-    monkeypatch.setattr(demo, "TEST", 3)
+    roles = (*("labelled",) * 2, *("unlabelled",) * 2, *("test",) * 3)
+    monkeypatch.setattr(
+        sample, "make_sample_project", partial(sample.make_sample_project, shape=SHAPE, roles=roles)
+    )
     preset = {"network": {"base_filters": 2}, "batches": {"patch": [16, 16, 16]}, "engine": {"log_every": 1}}
     monkeypatch.setattr("napari_crln.config.load_preset", lambda _: preset)
 
@@ -38,7 +41,7 @@ def test_demo_trains_both_and_reports_what_it_measured(call: Call, tmp_path: Pat
     # The reported Dice is that of the stored predictions against the phantoms themselves.
     dice = []
     for index, volume in enumerate(held_out, start=4):
-        truth, found = make_phantom((0, index), (16, 20, 24))[1], volume.read_prediction()
+        truth, found = make_phantom((0, index), SHAPE)[1], volume.read_prediction()
         sizes = [
             ((truth == k).sum() + (found == k).sum(), ((truth == k) & (found == k)).sum()) for k in (1, 2, 3)
         ]

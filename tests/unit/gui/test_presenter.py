@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from panel_fakes import AtOnce, Later, Launcher
 
-from napari_crln.config import build
+from napari_crln.config import build, load_preset
 from napari_crln.events import (
     INBOX,
     Checkpointed,
@@ -25,8 +25,8 @@ from napari_crln.gui import obstacles
 from napari_crln.gui.model import PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
-from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 16, 16)
 
@@ -34,7 +34,7 @@ SHAPE = (16, 16, 16)
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("projects") / "small.crln"
-    return make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation"))
+    return make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation"), preset=None)
 
 
 class Desk:
@@ -121,6 +121,11 @@ def test_train_makes_a_run_folder_as_the_form_says_and_starts_it(desk: Desk) -> 
     assert desk.launcher.last.arguments == ["train", "--run-folder", str(folder), "--json"]
     assert desk.launcher.last.log.parent == folder
     assert desk.now.run.state == "starting"
+
+
+def test_a_project_that_names_a_preset_is_trained_with_it(desk: Desk, tmp_path: Path) -> None:
+    desk.presenter.make_sample(tmp_path / "s.crln")
+    assert (desk.now.form.preset, desk.now.form.iterations) == ("demo", build(load_preset("demo")).iterations)
 
 
 def test_a_wrong_setting_is_a_message_and_no_run(desk: Desk) -> None:
@@ -257,7 +262,8 @@ def test_prediction_is_the_command_line_and_its_progress(training: Desk) -> None
     training.predictor.predict(("phantom_001",))
     assert "no checkpoint" in training.now.message.text
     training.write(Checkpointed(step=5, path="x"))
-    training.predictor.predict(("phantom_001",), clues=False)
+    training.predictor.choose(clues=False)
+    training.predictor.predict(("phantom_001",))
     child = training.launcher.last
     assert child.arguments[:4] == ["predict", str(training.now.project.path), "--run", training.now.run.name]
     assert child.arguments[4:] == ["--json", "--progress", "--volume", "phantom_001", "--without-clues"]

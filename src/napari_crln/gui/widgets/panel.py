@@ -15,6 +15,7 @@ from napari_crln.gui.widgets.new_project import NewProject
 from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible
 from napari_crln.gui.widgets.predict_section import PredictSection
 from napari_crln.gui.widgets.project_section import ProjectSection
+from napari_crln.gui.widgets.suggest_section import SuggestSection
 from napari_crln.gui.widgets.train_section import TrainSection
 
 if TYPE_CHECKING:
@@ -39,11 +40,12 @@ class CrlnPanel(QWidget):
         self.setObjectName("crln-panel")
         self.session = session = Session(viewer)
         background, dark = _theme(viewer)
-        self.project = ProjectSection(session.presenter, NewProject(self, session))
+        self.project = ProjectSection(session, NewProject(self, session))
         self.train = TrainSection(session.presenter)
         self.curves = CurvesSection(session.model.curves, background, dark)
         self.live = LiveSection(session.presenter)
-        self.predict = PredictSection(session.model, session.predictor)
+        self.suggest = SuggestSection(session.suggestions, session.go_to, session.suggester.suggest)
+        self.predict = PredictSection(session)
         self.status = Hint("status")
         self.status.setToolTip("The last message.")
         self._lay_out()
@@ -69,6 +71,7 @@ class CrlnPanel(QWidget):
 
     def _end(self) -> None:
         self.session.model.changed.disconnect(self._draw, missing_ok=True)
+        self.suggest.let_go()
         self.session.close()
         self.deleteLater()
 
@@ -82,6 +85,7 @@ class CrlnPanel(QWidget):
             "Train": self.train,
             "Curves": self.curves,
             "Live layers": self.live,
+            "Annotate next": self.suggest,
             "Predict": self.predict,
         }.items():
             column.addWidget(collapsible(title, section))
@@ -99,7 +103,7 @@ class CrlnPanel(QWidget):
         self.setMinimumWidth(_WIDTH)
 
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
-        for section in (self.project, self.train, self.live, self.predict):
+        for section in (self.project, self.train, self.live, self.suggest, self.predict):
             section.draw(now, old)
         self.status.say(now.message.text, _COLOURS[now.message.level])
 
