@@ -43,7 +43,7 @@ class ChunkCache:
 
 
 class StreamedArray:
-    """A stored array (D, H, W) of which only what is sliced is read; sliced with steps of 1.
+    """A stored array (D, H, W) of which only what is sliced is read; indices as NumPy takes them, in steps of 1.
 
     Parameters
     ----------
@@ -88,7 +88,7 @@ class StreamedArray:
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a region, whole or not at all."""
         try:
-            values = np.asarray(self._store[key].read().result())
+            values = np.asarray(self._store[_within_bounds(key, self.shape)].read().result())
         except ValueError as error:
             raise _corrupt(error, self._folder) from error
         return values if self._convert is None else self._convert(values)
@@ -97,7 +97,7 @@ class StreamedArray:
         """A region as an array of its own, nothing read yet."""
         part = object.__new__(StreamedArray)
         part._folder, part._convert = self._folder, self._convert
-        part._store = self._store[region].translate_to[0]
+        part._store = self._store[_within_bounds(region, self.shape)].translate_to[0]
         return part
 
 
@@ -109,6 +109,15 @@ def streamed_image(volume: Volume, cache: ChunkCache) -> StreamedArray:
 def streamed_targets(volume: Volume, cache: ChunkCache) -> StreamedArray:
     """A volume's targets, int16, IGNORE where nobody annotated, as the annotation is now."""
     return StreamedArray(current(volume.path / "labels" / "annotation") / "0", cache, volume.classes.targets)
+
+
+def _within_bounds(key: Any, shape: ShapeDHW) -> tuple[int | slice, ...]:
+    """NumPy's reading of a key: slices end with the array, and what is negative counts from there."""
+    keys = key if isinstance(key, tuple) else (key,)
+    return tuple(
+        slice(*k.indices(size)[:2]) if isinstance(k, slice) else range(size)[k]
+        for k, size in zip(keys, shape, strict=False)
+    )
 
 
 def _corrupt(error: Exception, folder: Path) -> CorruptData:

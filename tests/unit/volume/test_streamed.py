@@ -29,7 +29,11 @@ def test_regions_are_those_of_the_whole(stored: Project) -> None:
     whole, whole_targets = volume.read_image(), volume.read_targets()
     assert (image.shape, image.dtype, targets.dtype) == (SHAPE, np.uint16, np.int16)
     assert (whole_targets == IGNORE).any()
-    for region in (np.s_[3:69, 2:9, 60:130], np.s_[:], np.s_[69:70], np.s_[5, 7], np.s_[0:1, 0:1, 139:140]):
+    regions = (
+        *(np.s_[3:69, 2:9, 60:130], np.s_[:], np.s_[69:70], np.s_[5, 7], np.s_[0:1, 0:1, 139:140]),
+        *(np.s_[64:96], np.s_[-3:], np.s_[2:5, :, -9:-2], np.s_[-1, 3], np.s_[80:90], np.s_[:, :, 100:999]),
+    )
+    for region in regions:
         np.testing.assert_array_equal(image[region], whole[region])
         np.testing.assert_array_equal(targets[region], whole_targets[region])
 
@@ -42,6 +46,11 @@ def test_a_region_is_an_array_of_its_own_and_regions_of_it_too(stored: Project) 
     np.testing.assert_array_equal(part[4:9, :, 20:30], whole[4:9, :, 20:30])
     inner = part.within(np.s_[1:9, 2:8, 3:30])
     np.testing.assert_array_equal(inner[0:2], whole[1:3, 2:8, 3:30])
+
+
+def test_an_index_beyond_the_array_is_an_error(stored: Project) -> None:
+    with pytest.raises(IndexError):
+        streamed_image(stored.volume("v"), ChunkCache(16))[70]
 
 
 def chunk_files(folder: Path) -> list[Path]:
