@@ -138,61 +138,68 @@ TINY = [
 ]  # fmt: skip
 
 
-def call(folder: Path, *arguments: str) -> str:
-    """One call on a machine that has torch, NumPy, SciPy, safetensors and pydantic, and none of the rest."""
+COMMON = [
+    "--arms",
+    "crln",
+    "--seeds",
+    "0",
+    "--labels",
+    "3",
+    "--iterations",
+    "21",
+    "--checkpoint-every",
+    "1000",
+]
+
+
+def command(*arguments: str) -> list[str]:
+    sets = [part for value in TINY for part in ("--set", value)]
+    return ["run", "p", "--state", "state", "--device", "cpu", *sets, *COMMON, *arguments]
+
+
+def call_on_a_bare_machine(folder: Path, *arguments: str) -> str:
+    """One call where there is torch, NumPy, SciPy, safetensors and pydantic, and none of the rest."""
     code = (
         f"import sys; sys.modules.update({{n: None for n in {ABSENT}}}); sys.path.insert(0, {str(BENCHMARKS)!r});"
         "import la2018; la2018.main()"
     )
-    sets = [part for value in TINY for part in ("--set", value)]
-    command = [
-        sys.executable,
-        "-c",
-        code,
-        "run",
-        "p",
-        "--state",
-        "state",
-        "--device",
-        "cpu",
-        *sets,
-        *arguments,
-    ]
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "src"), "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
-        command, cwd=folder, env=environment, capture_output=True, text=True, check=False, timeout=110
+        [sys.executable, "-c", code, *command(*arguments)],
+        cwd=folder,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=110,
     )
     assert done.returncode == 0, done.stderr
     return done.stdout
 
 
 @pytest.mark.slow
-def test_calls_of_limited_time_come_to_what_one_call_comes_to(tmp_path: Path) -> None:
+@pytest.mark.timeout(300)
+def test_calls_of_limited_time_come_to_what_one_call_comes_to(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def call(*arguments: str) -> str:
+        monkeypatch.setattr(sys, "argv", ["la2018.py", *command(*arguments)])
+        module("la2018").main()
+        return capsys.readouterr().out
+
     make_pack(tmp_path / "p")
-    common = [
-        "--arms",
-        "crln",
-        "--seeds",
-        "0",
-        "--labels",
-        "3",
-        "--iterations",
-        "21",
-        "--checkpoint-every",
-        "1000",
-    ]
-    first = call(tmp_path, *common, "--budget", "0")
-    assert "left to do: tune-3-crln-seed0" in first
+    monkeypatch.chdir(tmp_path)
     run = tmp_path / "state" / "tune-3-crln-seed0"
+    assert f"left to do: {run.name}" in call("--budget", "0")
     assert list((run / "run").rglob("student.safetensors"))
     shutil.rmtree(tmp_path / "state.work")  # as on a fresh machine: only the state was carried
-    assert "nothing is left to do" in call(tmp_path, *common)
+    assert "nothing is left to do" in call_on_a_bare_machine(tmp_path)
     result = json.loads((run / "result.json").read_text())["results"]
     assert result["validation"]["overall"]["cases"] == 16
     assert (result["labels"], result["unlabelled"]) == (3, 1)
     assert len(list((run / "predictions").glob("*.npz"))) == 18
     (tmp_path / "state").rename(tmp_path / "limited")
-    assert "nothing is left to do" in call(tmp_path, *common)
+    assert "nothing is left to do" in call()
     whole = json.loads((run / "result.json").read_text())["results"]
     for kind in ("validation", "validation_without_clues"):
         assert whole[kind] == result[kind]
