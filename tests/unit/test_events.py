@@ -25,6 +25,7 @@ from napari_crln.events import (
     Paused,
     PreviewBudget,
     Previewed,
+    PreviewSimilarity,
     Resume,
     Started,
     Stepped,
@@ -67,6 +68,7 @@ COMMANDS: list[Command] = [
     Stop(),
     Focus(volume="a", axis=2, index=5, generation=1),
     PreviewBudget(share=0.2),
+    PreviewSimilarity(prototype=3),
     LabelsChanged(volume="a", revision=4),
 ]
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)

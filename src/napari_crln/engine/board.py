@@ -15,7 +15,6 @@ from napari_crln.engine.ranking import Choice, Slices, choose
 from napari_crln.engine.survey import VolumeSurvey
 from napari_crln.suggestions import Suggestion, Suggestions
 from napari_crln.types import ShapeDHW, TargetDHW
-from napari_crln.volume.streamed import StreamedArray
 
 
 class Board:
@@ -31,7 +30,7 @@ class Board:
         self._annotated: dict[str, dict[int, NDArray[np.bool_]]] = {}
         self._surveys: dict[str, VolumeSurvey] = {}
 
-    def cover(self, name: str, target: TargetDHW | StreamedArray | None, shape: ShapeDHW) -> None:
+    def cover(self, name: str, target: TargetDHW | None, shape: ShapeDHW) -> None:
         """Take in a volume, or what is annotated of it by now."""
         self._annotated[name] = annotated_slices(target, shape, self._chosen)
 

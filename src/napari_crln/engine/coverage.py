@@ -8,13 +8,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln.types import IGNORE, ShapeDHW, TargetDHW
-from napari_crln.volume.streamed import StreamedArray
 
 _BAND = 32  # planes read together
 _MOST = 0.5  # of a slice, across another axis than the one that is annotated
 
 
-def annotation_axis(target: TargetDHW | StreamedArray | None) -> int:
+def annotation_axis(target: TargetDHW | None) -> int:
     """The axis across which slices are either annotated or not; 0 where that says nothing.
 
     Planes across one axis leave all of its slices full or empty, and cut those of the other axes alike.
@@ -23,7 +22,7 @@ def annotation_axis(target: TargetDHW | StreamedArray | None) -> int:
 
 
 def annotated_slices(
-    target: TargetDHW | StreamedArray | None, shape: ShapeDHW, axes: Sequence[int] | None = None
+    target: TargetDHW | None, shape: ShapeDHW, axes: Sequence[int] | None = None
 ) -> dict[int, NDArray[np.bool_]]:
     """Whether each slice across each of the axes is annotated; by default, across the annotation axis.
 
@@ -39,7 +38,7 @@ def annotated_slices(
     }
 
 
-def _covered_shares(target: TargetDHW | StreamedArray) -> list[NDArray[np.float64]]:
+def _covered_shares(target: TargetDHW) -> list[NDArray[np.float64]]:
     """Share of the voxels that carry a label, of each slice across D, H, W; the volume may be read by slicing alone."""
     d, h, w = target.shape
     counts = np.zeros(d), np.zeros(h), np.zeros(w)

@@ -1,19 +1,16 @@
-"""Volumes that are read patch by patch, with the same patches, bit for bit, as resident ones.
+"""Images that are read patch by patch, with the same patches, bit for bit, as resident ones.
 
-To a cohort a streamed volume looks like a resident one: tensors that are cut by windows, and voxels that patches
-are centred on. What a window needs is read by `fetch`, on a thread, ahead of the step (`ahead.ReadAhead`), into
-page-locked memory where the device is a GPU; cutting only moves it there. A window that nobody fetched is
-read when it is cut.
+To a cohort a streamed image looks like a resident one: a tensor that is cut by windows. What a window needs is read by
+`fetch`, on a thread, ahead of the step (`ahead.ReadAhead`), into page-locked memory where the device is a GPU; cutting
+only moves it there. A window that nobody fetched is read when it is cut.
 
-Centres are not listed: a volume of 1024³ may have 10⁹ of them. One pass counts them row by row along W; the k-th,
-in the order in which a list would have it, is then found by its row, which is read again.
+Labels are no part of this: few volumes have them, and they change while training runs.
 """
 
 from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Callable
-from itertools import product
 from threading import Lock
 from typing import Any
 
@@ -22,23 +19,21 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from napari_crln.types import IGNORE, ShapeDHW
+from napari_crln.types import ShapeDHW
 from napari_crln.volume.patches import Padding
 from napari_crln.volume.streamed import StreamedArray
 
 Window = tuple[slice, ...]
 _FETCHED = 64  # patches of a volume that wait to be cut: more than any read-ahead has
-_BAND = 64  # voxels along D and H that a pass reads together, as deep as a stored chunk
 
 
 class StreamedTensor:
-    """A padded volume on disk that is cut like a tensor on the device.
+    """A padded image on disk that is cut like a tensor on the device; the padding is 0.
 
     Parameters
     ----------
     array : (D, H, W)
     padding : around it
-    fill : value of the padding
     prepare : NumPy patch as stored to one that torch can hold, voxel by voxel
     device : where cut patches are
     """
@@ -47,11 +42,10 @@ class StreamedTensor:
         self,
         array: StreamedArray,
         padding: Padding,
-        fill: int,
         prepare: Callable[[NDArray[Any]], NDArray[Any]],
         device: torch.device,
     ) -> None:
-        self._array, self._fill, self._prepare, self._device = array, fill, prepare, device
+        self._array, self._prepare, self._device = array, prepare, device
         self._inside = padding.inside(array.shape)
         ends = zip(padding.before, array.shape, padding.after, strict=True)
         d, h, w = (before + size + after for before, size, after in ends)
@@ -81,66 +75,9 @@ class StreamedTensor:
         values = self._prepare(self._array[region])
         around = [(max(0, i.start - s.start), max(0, s.stop - i.stop)) for s, i in pairs]
         if any(before or after for before, after in around):
-            values = np.pad(values, around, constant_values=self._fill)
+            values = np.pad(values, around)
         patch = torch.from_numpy(np.ascontiguousarray(values))
         return patch.pin_memory() if self._device.type == "cuda" else patch
-
-
-class StreamedVoxels:
-    """The voxels of a kind, in the order of `nonzero`, as (d, h, w) in the padded volume.
-
-    Parameters
-    ----------
-    array : targets, (D, H, W)
-    before : padding before it
-    chosen : which targets are of the kind
-    rows : how many of them each row along W has, (D·H,)
-    """
-
-    def __init__(
-        self,
-        array: StreamedArray,
-        before: ShapeDHW,
-        chosen: Callable[[NDArray[Any]], NDArray[np.bool_]],
-        rows: NDArray[np.int64],
-    ) -> None:
-        self._array, self._before, self._chosen = array, before, chosen
-        self._upto = np.cumsum(rows)
-
-    def __len__(self) -> int:
-        return int(self._upto[-1])
-
-    def __getitem__(self, k: int) -> Tensor:
-        row = int(np.searchsorted(self._upto, k, side="right"))
-        d, h = divmod(row, self._array.shape[1])
-        rank = k - int(self._upto[row - 1] if row else 0)
-        (columns,) = np.nonzero(self._chosen(self._array[d, h]))
-        voxel = (d, h, int(columns[rank]))
-        return torch.tensor([v + b for v, b in zip(voxel, self._before, strict=True)])
-
-
-def is_annotated(target: NDArray[Any]) -> NDArray[np.bool_]:
-    """Voxels that carry a label."""
-    return np.asarray(target != IGNORE)
-
-
-def is_foreground(target: NDArray[Any]) -> NDArray[np.bool_]:
-    """Voxels of any class but the background."""
-    return np.asarray(target > 0)
-
-
-def count_rows(
-    array: StreamedArray, kinds: list[Callable[[NDArray[Any]], NDArray[np.bool_]]]
-) -> list[NDArray[np.int64]]:
-    """How many voxels of each kind each row along W has, in one pass by bands."""
-    depth, height, _ = array.shape
-    counts = [np.empty((depth, height), np.int64) for _ in kinds]
-    for d, h in product(range(0, depth, _BAND), range(0, height, _BAND)):
-        band = slice(d, min(d + _BAND, depth)), slice(h, min(h + _BAND, height))
-        targets = array[band]
-        for rows, kind in zip(counts, kinds, strict=True):
-            rows[band] = kind(targets).sum(-1)
-    return [rows.reshape(-1) for rows in counts]
 
 
 def _corner(window: Window) -> tuple[int, ...]:

@@ -32,7 +32,6 @@ from napari_crln.method.learner import Learner
 from napari_crln.method.slices import SliceBelief, slice_belief
 from napari_crln.suggestions import Suggestions
 from napari_crln.types import TargetDHW
-from napari_crln.volume.streamed import StreamedArray
 
 _PUBLISH_S = 20.0  # between lists within a long round
 _ROUND_S = 10.0  # between starts of rounds
@@ -87,7 +86,7 @@ class Suggester:
         """Share of the time for previews that is wanted here."""
         return self._settings.engine.suggestion_share if self._settings.engine.suggestions else 0.0
 
-    def relabel(self, name: str, target: TargetDHW | StreamedArray | None) -> None:
+    def relabel(self, name: str, target: TargetDHW | None) -> None:
         """Take in what is annotated of a volume by now, (D, H, W); the next list heeds it, and comes at once."""
         d, h, w = self._cases[name].image.shape
         self._board.cover(name, target, (d, h, w))

@@ -83,7 +83,6 @@ def _score(
     """Dice of each foreground class over labelled voxels; NaN where there is none to find nor found."""
     predicted = predict_labels(network, case.image, windowing, normalise=case.normalisation.apply, **options)
     assert case.target is not None
-    target = np.asarray(case.target[:])
-    seen = target != IGNORE
-    scores = [dice((predicted == k) & seen, target == k) for k in range(1, classes)]
+    seen = case.target != IGNORE
+    scores = [dice((predicted == k) & seen, case.target == k) for k in range(1, classes)]
     return [float("nan") if score is None else score for score in scores]

@@ -69,6 +69,8 @@ class LiveChoice:
     ----------
     shown : keys of the ticked maps
     class_index : whose similarity and clues
+    prototype : to which similarity is shown, from 1; 0: the largest of the class's
+    contour : whether `rectified` is outlined
     every_s : shortest time between two updates, s
     budget : share of training time that previews may take, 0-0.5
     generation : None follows the newest
@@ -77,10 +79,33 @@ class LiveChoice:
 
     shown: frozenset[str] = DEFAULT_SHOWN
     class_index: int = 1
+    prototype: int = 0
+    contour: bool = False
     every_s: float = 0.5
     budget: float = 0.05
     generation: int | None = None
     edited: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class AnnotationView:
+    """The annotation of the shown volume.
+
+    Parameters
+    ----------
+    on : whether annotation layers are shown, also where nothing is annotated yet
+    correcting : whether a slice that is painted on begins as the pseudo-label
+    volume : whose; "" if none
+    revision : that is saved; 0 if none
+    error : why it cannot be saved
+    """
+
+    on: bool = True
+    correcting: bool = False
+    volume: str = ""
+    revision: int = 0
+    saving: Literal["none", "pending", "saved"] = "none"
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -144,6 +169,7 @@ class Snapshot:
     form: TrainingForm = field(default_factory=TrainingForm)
     run: RunView = field(default_factory=RunView)
     live: LiveChoice = LiveChoice()
+    annotation: AnnotationView = AnnotationView()
     prediction: PredictionView = PredictionView()
     suggestions: Suggestions | None = None
     suggesting: bool = False

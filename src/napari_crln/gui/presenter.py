@@ -14,16 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import CrlnError
-from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, Resume, Stop
+from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained
-from napari_crln.gui.model import Message, PanelModel
+from napari_crln.gui.model import LiveChoice, Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
-from napari_crln.gui.run_view import STATES, RunView, after
+from napari_crln.gui.run_view import STATES, RunView, after, pruned
 from napari_crln.gui.training_form import form_for, run_config
 from napari_crln.run.folder import RUNS, RunFolder
 from napari_crln.run.launch import Child, launch
+from napari_crln.run.preview import PreviewReader
 from napari_crln.run.watch import send
 
 LOG = "output.log"
@@ -89,7 +90,8 @@ class Presenter:
         """Make a volume the one that viewer and previews are about."""
         project = self.model.snapshot.project
         if project is not None and project.row(name) is not None:
-            self.model.update(shown=name)
+            live = replace(self.model.snapshot.live, generation=None)  # its history is of its own
+            self.model.update(shown=name, live=live)
 
     def _opened(self, opened: Opened) -> None:
         self.leave_run()
@@ -170,8 +172,6 @@ class Presenter:
         self.leave_run()
         self.model.update(run=RunView(folder=folder))
         self._follow(folder)
-        if self.model.snapshot.live.budget != 0.05 and is_trained(folder):
-            self.set_budget(self.model.snapshot.live.budget)
 
     def leave_run(self) -> None:
         """Watch no run; one that is being trained goes on."""
@@ -194,6 +194,8 @@ class Presenter:
             view = self._lost(view)
         old = self.model.snapshot.run
         self.model.update(run=view)
+        if view.state == "training" and not (old.active and old.method):
+            self._tell_wishes(folder)
         if view.note and view.note != old.note:
             self.model.say(view.note, "error" if view.state == "failed" else "warning")
         elif view.state != old.state:
@@ -256,6 +258,34 @@ class Presenter:
         self.set_live(budget=share)
         if self.model.snapshot.run.active:
             self._command(PreviewBudget(share=share))
+
+    def set_prototype(self, prototype: int) -> None:
+        """The prototype, from 1, to which similarity is shown; 0: the largest score of the class's."""
+        self.set_live(prototype=prototype)
+        if self.model.snapshot.run.active:
+            self._command(PreviewSimilarity(prototype=prototype))
+
+    def _tell_wishes(self, folder: Path) -> None:
+        """What the user chose before the run began, or before it was watched."""
+        live = self.model.snapshot.live
+        if not self._alive(folder):
+            return
+        if live.budget != LiveChoice().budget:
+            self.set_budget(live.budget)
+        if live.prototype:
+            self.set_prototype(min(live.prototype, self.model.snapshot.run.prototypes))
+
+    def look_for_previews(self) -> None:
+        """Drop from the history what the run has removed from its folder."""
+        view = self.model.snapshot.run
+        if view.folder is not None and view.previews:
+            answer = partial(self._previews_found, view.folder, view.previews[-1].generation)
+            self._background.run(PreviewReader(view.folder).generations, answer, self._failed)
+
+    def _previews_found(self, folder: Path, newest: int, on_disk: list[int]) -> None:
+        now = self.model.snapshot
+        if now.run.folder == folder:
+            self.model.update(run=pruned(now.run, frozenset(on_disk), newest, now.live.generation))
 
     def set_live(self, **fields: Any) -> None:
         """Change what is shown live."""

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_crln import config
+from napari_crln.method.cps import Sample
 from napari_crln.method.rectify import Trust, fuse
 from napari_crln.method.teacher import make_teacher, update_teacher
 from napari_crln.nn.dim import Clues
@@ -39,6 +40,8 @@ class StepResult:
     measures: dict[str, Tensor] = field(default_factory=dict)
     #: Detached (z, M, y) of the labelled batch, where μ is to be fitted.
     labelled: tuple[Tensor, Tensor, Tensor] | None = None
+    #: Anchors of CPS among the voxels of the joint batch as the student saw it (`trace.py` leads back).
+    anchors: Sample | None = None
 
 
 class Randomness:

@@ -4,20 +4,17 @@ It decodes shards and checksums two to five times as fast as zarr-python, on thr
 chunks that it decoded last, so that neighbouring regions cost little. Zarr-python stays the writer of
 everything, and the reader of whole arrays (`store`).
 
-A chunk is looked for on disk again only when its array is opened again: images never change after import, and
-whoever changes an annotation opens it anew.
+A chunk is looked for on disk again only when its array is opened again: images never change after import.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_crln.durable import current
 from napari_crln.errors import CorruptData
 from napari_crln.types import ShapeDHW
 
@@ -49,7 +46,6 @@ class StreamedArray:
     ----------
     folder : of the Zarr v3 array
     cache : shared by the arrays of a run
-    convert : applied to what was read, voxel by voxel, such as annotation to target
 
     Raises
     ------
@@ -57,12 +53,10 @@ class StreamedArray:
         When opened, if there is no such array; when sliced, if a chunk is missing or fails its checksum.
     """
 
-    def __init__(
-        self, folder: Path, cache: ChunkCache, convert: Callable[[NDArray[Any]], NDArray[Any]] | None = None
-    ) -> None:
+    def __init__(self, folder: Path, cache: ChunkCache) -> None:
         import tensorstore as ts
 
-        self._folder, self._convert = folder, convert
+        self._folder = folder
         spec = {
             "driver": "zarr3",
             "kvstore": {"driver": "file", "path": str(folder)},
@@ -81,22 +75,19 @@ class StreamedArray:
 
     @property
     def dtype(self) -> np.dtype[Any]:
-        """Of what slicing returns."""
-        stored = np.dtype(self._store.dtype.numpy_dtype)
-        return stored if self._convert is None else self._convert(np.empty(0, stored)).dtype
+        return np.dtype(self._store.dtype.numpy_dtype)
 
     def __getitem__(self, key: Any) -> NDArray[Any]:
         """Read a region, whole or not at all."""
         try:
-            values = np.asarray(self._store[_within_bounds(key, self.shape)].read().result())
+            return np.asarray(self._store[_within_bounds(key, self.shape)].read().result())
         except ValueError as error:
             raise _corrupt(error, self._folder) from error
-        return values if self._convert is None else self._convert(values)
 
     def within(self, region: Region) -> StreamedArray:
         """A region as an array of its own, nothing read yet."""
         part = object.__new__(StreamedArray)
-        part._folder, part._convert = self._folder, self._convert
+        part._folder = self._folder
         part._store = self._store[_within_bounds(region, self.shape)].translate_to[0]
         return part
 
@@ -104,11 +95,6 @@ class StreamedArray:
 def streamed_image(volume: Volume, cache: ChunkCache) -> StreamedArray:
     """A volume's image, stored dtype."""
     return StreamedArray(volume.path / "0", cache)
-
-
-def streamed_targets(volume: Volume, cache: ChunkCache) -> StreamedArray:
-    """A volume's targets, int16, IGNORE where nobody annotated, as the annotation is now."""
-    return StreamedArray(current(volume.path / "labels" / "annotation") / "0", cache, volume.classes.targets)
 
 
 def _within_bounds(key: Any, shape: ShapeDHW) -> tuple[int | slice, ...]:

@@ -97,22 +97,6 @@ def test_draws_and_patches_are_those_of_a_resident_cohort(
         assert (streamed.targets(draws) > 0).any()
 
 
-def test_voxels_that_patches_are_centred_on_are_those_of_a_list(project: Project) -> None:
-    resident, streamed = cohorts(project, "labelled", foreground=0.5)
-    for held, lazy in zip(resident._held, streamed._held, strict=True):
-        for listed, found in (
-            (held.labels.centres, lazy.labels.centres),
-            (held.labels.foreground, lazy.labels.foreground),
-        ):
-            assert (listed is None) == (found is None)
-            if listed is None or found is None:
-                continue
-            assert len(found) == len(listed) > 100
-            for k in (0, 1, len(listed) // 2, len(listed) - 2, len(listed) - 1):
-                assert found[k].tolist() == listed[k].tolist()
-    assert resident._held[1].labels.centres is not None, "no sparse volume, so nothing is tested"
-
-
 def test_a_fetched_patch_is_not_read_again_and_is_let_go(
     project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -165,6 +149,30 @@ def test_batches_of_steps_out_of_order_are_the_same(project: Project, settings: 
     for step in (0, 1, 2, 40, 41, 3):
         pairs = zip(ahead.at(Randomness(0, step)), resident.at(Randomness(0, step)), strict=True)
         assert all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_labels_that_change_count_from_the_next_step_on(project: Project, settings: Settings) -> None:
+    """What was drawn ahead from the old labels is forgotten; a volume that was unlabelled moves."""
+    made = settings(engine={"cohort": "streamed", "read_ahead": 4}, batches={"foreground": 0.5})
+    streamed = Batches(TrainingData.of(project, made.engine), made, CPU)
+    resident = Batches(TrainingData.of(project), made, CPU)
+    changes = {4: ("dense", (66, 30, 70)), 7: ("u-uint8", (20, 66, 40)), 9: ("sparse", None)}
+    seen = []
+    for step in range(12):
+        if step in changes:
+            name, shape = changes[step]
+            for batches in (streamed, resident):
+                if shape is None:
+                    batches.unlabel(name)
+                else:
+                    target = np.full(shape, -1, np.int16)
+                    target[2:4] = 1
+                    batches.relabel(batches.labelled.prepare(name, target))
+        pair = streamed.at(Randomness(0, step)), resident.at(Randomness(0, step))
+        assert all(torch.equal(a, b) for a, b in zip(*pair, strict=True)), step
+        seen.append(pair[0].y_l)
+    unchanged = Batches(TrainingData.of(project), made, CPU)
+    assert not all(torch.equal(unchanged.at(Randomness(0, s)).y_l, y) for s, y in enumerate(seen))
 
 
 def test_damage_is_told_by_the_step_that_meets_it(project: Project, settings: Settings) -> None:

@@ -6,10 +6,9 @@ import numpy as np
 import pytest
 
 from napari_crln.errors import CorruptData
-from napari_crln.types import IGNORE
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
-from napari_crln.volume.streamed import ChunkCache, StreamedArray, streamed_image, streamed_targets
+from napari_crln.volume.streamed import ChunkCache, StreamedArray, streamed_image
 
 SHAPE = (70, 30, 140)  # 2 × 1 × 3 chunks
 
@@ -17,25 +16,21 @@ SHAPE = (70, 30, 140)  # 2 × 1 × 3 chunks
 @pytest.fixture
 def stored(project: Project) -> Project:
     rng = np.random.default_rng(0)
-    annotation = rng.integers(0, 4, SHAPE).astype(np.uint8)
     image = rng.integers(0, 60_000, SHAPE).astype(np.uint16)
-    project.add("v", image, Grid(SHAPE, np.eye(4)), "labelled", annotation, coverage="sparse")
+    project.add("v", image, Grid(SHAPE, np.eye(4)), "unlabelled")
     return project
 
 
 def test_regions_are_those_of_the_whole(stored: Project) -> None:
     volume, cache = stored.volume("v"), ChunkCache(16)
-    image, targets = streamed_image(volume, cache), streamed_targets(volume, cache)
-    whole, whole_targets = volume.read_image(), volume.read_targets()
-    assert (image.shape, image.dtype, targets.dtype) == (SHAPE, np.uint16, np.int16)
-    assert (whole_targets == IGNORE).any()
+    image, whole = streamed_image(volume, cache), volume.read_image()
+    assert (image.shape, image.dtype) == (SHAPE, np.uint16)
     regions = (
         *(np.s_[3:69, 2:9, 60:130], np.s_[:], np.s_[69:70], np.s_[5, 7], np.s_[0:1, 0:1, 139:140]),
         *(np.s_[64:96], np.s_[-3:], np.s_[2:5, :, -9:-2], np.s_[-1, 3], np.s_[80:90], np.s_[:, :, 100:999]),
     )
     for region in regions:
         np.testing.assert_array_equal(image[region], whole[region])
-        np.testing.assert_array_equal(targets[region], whole_targets[region])
 
 
 def test_a_region_is_an_array_of_its_own_and_regions_of_it_too(stored: Project) -> None:
@@ -77,12 +72,3 @@ def test_a_missing_chunk_is_no_zeros(stored: Project) -> None:
 def test_no_array_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(CorruptData):
         StreamedArray(tmp_path / "nothing", ChunkCache(16))
-
-
-def test_an_array_opened_anew_has_what_was_written_since(stored: Project) -> None:
-    volume, cache = stored.volume("v"), ChunkCache(16)
-    first = streamed_targets(volume, cache)[:]
-    volume.write_annotation(np.full(SHAPE, 2, np.uint8), "dense")
-    again = streamed_targets(volume, cache)[:]
-    assert (again == 1).all()
-    assert not (first == 1).all()
