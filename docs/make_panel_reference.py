@@ -31,15 +31,30 @@ section says why a button is disabled, as does the button's tooltip after *Not n
 The tables are made from the panel itself, by `docs/make_panel_reference.py`. The [tutorial](../tutorial.md) walks through it.
 """
 SECTIONS = {
-    "project": ("Project", "Open or make a project, choose the volume that is shown, and say what each volume is for."),
-    "train": ("Train", "Training runs in a process of its own: napari stays fluid, and an error there closes no window."),
-    "live": ("Live layers", "What the network believes while it trains: [each layer with a picture](../how-to/live-layers.md)."),
+    "project": (
+        "Project",
+        "Open or make a project, choose the volume that is shown, and say what each volume is for.",
+    ),
+    "train": (
+        "Train",
+        "Training runs in a process of its own: napari stays fluid, and an error there closes no window.",
+    ),
+    "live": (
+        "Live layers",
+        "What the network believes while it trains: [each layer with a picture](../how-to/live-layers.md).",
+    ),
     "annotate": (
         "Annotate",
         "Labels of the shown volume, saved while you paint and taken in by the run: [how it works](../how-to/labelling-with-suggestions.md).",
     ),
-    "suggest": ("Annotate next", "The slices whose labels would teach most: [labelling with suggestions](../how-to/labelling-with-suggestions.md)."),
-    "predict": ("Predict", "Segment volumes with the watched run, take what is right as annotation, and export."),
+    "suggest": (
+        "Annotate next",
+        "The slices whose labels would teach most: [labelling with suggestions](../how-to/labelling-with-suggestions.md).",
+    ),
+    "predict": (
+        "Predict",
+        "Segment volumes with the watched run, take what is right as annotation, and export.",
+    ),
 }
 CURVES = """
 ## Curves
@@ -48,15 +63,29 @@ Three tabs, drawn as the run reports: **Losses**, the terms as they enter the to
 longer count) and the shares of voxels that rectification changed, that are confident and that agree with it; **Dice**, on the
 volumes of role *validation*, a class each and their mean. Drag moves, the wheel zooms, *A* at the lower left shows all again.
 """
-_CONTROLS = (QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QAbstractSlider, QTableWidget, QListWidget)
+_CONTROLS = (
+    QAbstractButton,
+    QComboBox,
+    QAbstractSpinBox,
+    QLineEdit,
+    QAbstractSlider,
+    QTableWidget,
+    QListWidget,
+)
 
 
 def page(panel: Any) -> str:
     """The whole page, of a panel."""
     parts = [HEAD]
     for name, (title, lead) in SECTIONS.items():
-        rows = [f"| {label} | {tip} |" for label, tip in controls(getattr(panel, name))] if hasattr(panel, name) else []
-        parts.append("\n".join(["", f"## {title}", "", lead, "", "| control | what it does |", "|---|---|", *rows, ""]))
+        rows = (
+            [f"| {label} | {tip} |" for label, tip in controls(getattr(panel, name))]
+            if hasattr(panel, name)
+            else []
+        )
+        parts.append(
+            "\n".join(["", f"## {title}", "", lead, "", "| control | what it does |", "|---|---|", *rows, ""])
+        )
         if name == "train":
             parts.append(CURVES)
     return "".join(parts)

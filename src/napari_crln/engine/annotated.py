@@ -11,13 +11,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import product
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln.types import IGNORE, ShapeDHW
-from napari_crln.volume.annotation import Box
+
+if TYPE_CHECKING:
+    from napari_crln.volume.annotation import Box
 
 #: Voxels that a cell lists at most.
 MOST = 4096

@@ -1,4 +1,7 @@
-"""Cohorts that fit in memory: volumes on the device in their stored dtype, patches cut and normalised there.
+"""Volumes that patches are drawn from: held on the device in their stored dtype, patches cut and normalised there.
+
+Where an image is a `StreamedArray` it stays on disk, and its patches are read (`streaming`); labels are held all the same,
+so that they may change. Everything else is the same, bit for bit.
 
 A patch is drawn first (volume and corner, from the step's random stream) and cut after, so that every method
 with the same seed sees the same patches. Volumes smaller than the patch are padded: targets with IGNORE,
@@ -12,18 +15,23 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeAlias
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from napari_crln.engine.annotated import AnnotatedVoxels
+from napari_crln.engine.streaming import StreamedTensor
 from napari_crln.errors import ProjectError
 from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
-from napari_crln.volume.annotation import Box
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
+from napari_crln.volume.streamed import Region, StreamedArray
+
+if TYPE_CHECKING:
+    from napari_crln.volume.annotation import Box
 
 #: A patch: index of the volume in its cohort, and the corner in the padded volume.
 PatchDraw: TypeAlias = tuple[int, ShapeDHW]
@@ -31,16 +39,20 @@ PatchDraw: TypeAlias = tuple[int, ShapeDHW]
 
 @dataclass(frozen=True)
 class Case:
-    """One volume as training needs it."""
+    """One volume as training needs it: its image in memory, or on disk as a streamed array."""
 
     name: str
-    image: ImageDHW
+    image: ImageDHW | StreamedArray
     normalisation: Normalisation
     target: TargetDHW | None = None
     #: mm, for those who look at what was learned; training does not.
     spacing: SpacingDHW = (1.0, 1.0, 1.0)
     #: Of the annotation that the target is of; 0 without one.
     revision: int = 0
+
+    def part(self, region: Region) -> ImageDHW | StreamedArray:
+        """A region of the image; nothing is read or copied yet."""
+        return self.image.within(region) if isinstance(self.image, StreamedArray) else self.image[region]
 
 
 @dataclass(frozen=True)
@@ -54,7 +66,7 @@ class _Labels:
 @dataclass(frozen=True)
 class _Held:
     name: str
-    image: Tensor  # padded, on the device; stored dtype, or float32 where that needs float64 to normalise
+    image: Tensor | StreamedTensor  # padded; stored dtype, or float32 where that needs float64 to normalise
     normalisation: Normalisation | None  # none: the image is normalised already
     inside: tuple[slice, slice, slice]  # where the volume lies in the padded array
     labels: _Labels | None
@@ -185,6 +197,18 @@ class Cohort:
         self._held.append(held if change is None else self._labelled(held, change))
         self._held.sort(key=lambda one: order.index(one.name))
 
+    @property
+    def is_streamed(self) -> bool:
+        """Whether some of its images are read from disk."""
+        return any(isinstance(held.image, StreamedTensor) for held in self._held)
+
+    def fetch(self, draws: Sequence[PatchDraw]) -> None:
+        """Read what these patches need of streamed images; on any thread."""
+        for index, corner in draws:
+            image = self._held[index].image
+            if isinstance(image, StreamedTensor):
+                image.fetch(_window(corner, self.patch))
+
     def draw(self, rng: np.random.Generator, count: int) -> list[PatchDraw]:
         """Draw `count` patches as (volume, corner)."""
         return [self._draw_one(rng) for _ in range(count)]
@@ -216,20 +240,18 @@ class Cohort:
         """True where a voxel is the volume's own and not padding, (B, D, H, W)."""
         masks = torch.zeros((len(draws), *self.patch), dtype=torch.bool, device=self.device)
         for mask, (index, corner) in zip(masks, draws, strict=True):
-            inside = self._held[index].inside
-            mask[
-                tuple(
-                    slice(max(0, s.start - c), max(0, s.stop - c))
-                    for s, c in zip(inside, corner, strict=True)
-                )
-            ] = True
+            inside = zip(self._held[index].inside, corner, strict=True)
+            own = tuple(slice(max(0, s.start - c), max(0, s.stop - c)) for s, c in inside)
+            mask[own].fill_(True)  # assigning would bring a constant to the device
         return masks
 
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
         held = self._held[index]
         n = held.normalisation
-        x = held.image[_window(corner, self.patch)].float()
-        return (x if n is None else (x.clamp(n.low, n.high) - n.shift) * n.scale).unsqueeze(0)
+        x = held.image[_window(corner, self.patch)].to(torch.float32, copy=True)
+        if n is not None:
+            x.clamp_(n.low, n.high).sub_(n.shift).mul_(n.scale)
+        return x.unsqueeze(0)
 
     def _draw_one(self, rng: np.random.Generator) -> PatchDraw:
         """The same numbers are drawn whatever the volume, so that streams stay paired."""
@@ -256,11 +278,16 @@ class Cohort:
         return _shape(v + s.start for v, s in zip(labels.annotated.pick(u_voxel), held.inside, strict=True))
 
     def _hold(self, case: Case) -> _Held:
-        stored, normalisation = _holdable(case)
-        d, h, w = stored.shape
+        d, h, w = case.image.shape
         padding = Padding.to_fit((d, h, w), self.patch)
-        image = torch.from_numpy(np.ascontiguousarray(padding.pad(stored))).to(self.device)
-        held = _Held(case.name, image, normalisation, padding.inside((d, h, w)), None)
+        left = case.normalisation if _fits_float32(case.image.dtype) else None
+        holdable = partial(_holdable, case.normalisation)
+        if isinstance(case.image, StreamedArray):
+            image: Tensor | StreamedTensor = StreamedTensor(case.image, padding, holdable, self.device)
+        else:
+            stored = padding.pad(holdable(case.image))
+            image = torch.from_numpy(np.ascontiguousarray(stored)).to(self.device)
+        held = _Held(case.name, image, left, padding.inside((d, h, w)), None)
         return held if case.target is None else self._labelled(held, self.prepare(case.name, case.target))
 
     def _labelled(self, held: _Held, change: Relabelling) -> _Held:
@@ -291,17 +318,17 @@ class Cohort:
         return torch.from_numpy(joined[np.lexsort(joined.T[::-1])])
 
 
-def _holdable(case: Case) -> tuple[ImageDHW, Normalisation | None]:
-    """The volume in a dtype of torch's, and what is left to normalise when a patch is cut.
+def _fits_float32(dtype: np.dtype[Any]) -> bool:
+    """Whether float32 holds every value: those of up to 16 bits, and its own."""
+    return dtype.itemsize <= 2 or dtype.newbyteorder("=") == np.float32
 
-    float32 holds every value of up to 16 bits and its own. What is wider is normalised at once, in float64.
-    """
-    native = case.image.astype(case.image.dtype.newbyteorder("="), copy=False)
+
+def _holdable(normalisation: Normalisation, stored: ImageDHW) -> ImageDHW:
+    """Stored values in a dtype of torch's; what is wider than float32 is normalised at once, in float64."""
+    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
     if native.dtype == np.uint16:  # torch has no arithmetic on it
-        return native.astype(np.int32), case.normalisation
-    if native.dtype.itemsize > 2 and native.dtype != np.float32:
-        return case.normalisation.apply(native), None
-    return native, case.normalisation
+        return native.astype(np.int32)
+    return native if _fits_float32(native.dtype) else normalisation.apply(native)
 
 
 def _window(corner: ShapeDHW, patch: ShapeDHW) -> tuple[slice, ...]:

@@ -18,15 +18,17 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from napari_crln import events
 from napari_crln.engine.cohort import Relabelling
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.errors import CrlnError
-from napari_crln.volume import annotation, manifest
-from napari_crln.volume.annotation import Annotated, Box
-from napari_crln.volume.project import Project
-from napari_crln.volume.stored import Volume
+
+if TYPE_CHECKING:  # a run without a project does without what reads one
+    from napari_crln.volume.annotation import Annotated, Box
+    from napari_crln.volume.project import Project
+    from napari_crln.volume.stored import Volume
 
 #: Steps that a command may go unanswered before the loop waits for the thread.
 WITHIN = 8
@@ -178,6 +180,9 @@ class _Looker:
 
     def _refresh(self) -> None:
         """Read the manifest again if it was written."""
+        from napari_crln.volume import manifest
+        from napari_crln.volume.project import Project
+
         status = (self._path / manifest.FILE).stat()
         signature = status.st_mtime_ns, status.st_ino, status.st_size
         if signature != self._manifest:
@@ -185,6 +190,8 @@ class _Looker:
             self._manifest = signature
 
     def _of_volume(self, name: str, known: _Known, wanted: bool) -> _News | None:
+        from napari_crln.volume import annotation
+
         volume = self._volumes.get(name)
         if volume is None or volume.role not in ("labelled", "unlabelled"):
             return None

@@ -15,7 +15,7 @@ import socket
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint
@@ -28,6 +28,7 @@ from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
+from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
@@ -36,7 +37,9 @@ from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
-from napari_crln.volume.project import Project
+
+if TYPE_CHECKING:  # data may come from elsewhere than a project
+    from napari_crln.volume.project import Project
 
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 _REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}
@@ -68,6 +71,7 @@ class Trainer:
         self.device = choose_device(settings.engine.device)
         self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
+        self._speed = Speed.of(settings.engine, self.device)
         self._batches = Batches(data, settings, self.device)
         self._labels = LabelsIntake(project, data, self._batches)
         self._meter = Meter(self.device)
@@ -83,7 +87,8 @@ class Trainer:
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
         """Train on a project's volumes by their roles."""
-        return cls(TrainingData.of(project), settings, folder, project)
+        data = TrainingData.of(project, settings.engine, choose_device(settings.engine.device))
+        return cls(data, settings, folder, project)
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
@@ -112,6 +117,8 @@ class Trainer:
         yield self._started()
         for message in skipped:
             yield self._warned(f"checkpoint skipped: {message}")
+        for message in self._data.warnings:
+            yield self._warned(message)
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:
@@ -143,7 +150,7 @@ class Trainer:
             if self.device.type == "cpu":
                 self._require_finite(float(norm))
             self._sound = False
-            state.learner.after_step(result, step)
+            state.learner.after_step(result, step, self._speed.fused)
             state.step += 1
             self._sound = True
         seconds = now() - start

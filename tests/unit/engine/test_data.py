@@ -26,7 +26,7 @@ def dense_target(case: Case) -> TargetDHW:
     return target
 
 
-METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "crln")
+METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln")
 
 
 def test_every_method_with_the_same_seed_sees_the_same_patches(
