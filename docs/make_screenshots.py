@@ -68,7 +68,7 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     presenter.show_volume(_unlabelled(model.snapshot))
     panel.train.train_button.click()
     iterations = model.snapshot.form.iterations
-    _until(lambda: model.snapshot.run.progress.step >= iterations // 3, 600)
+    _until(lambda: model.snapshot.run.progress.step >= iterations * 6 // 10, 600)
     _until(lambda: any(layer.name.startswith("crln: ") for layer in viewer.layers), 60)
     shot("panel-training")
     for key in ("clues", "prediction"):
@@ -100,9 +100,11 @@ def _live_layers(viewer: Any, panel: CrlnPanel, options: argparse.Namespace) -> 
         panel.session.presenter.tick_map(spec.key, True)
     _until(lambda: all(live.layer(spec.key) is not None for spec in LIVE_MAPS), 300)
     _wait(3.0)
+    step = model.snapshot.run.progress.step
     for spec in LIVE_MAPS:
         for other in LIVE_MAPS:
             live.layer(other.key).visible = other.key == spec.key
+        _until(lambda key=spec.key: live.layer(key).metadata["crln"]["step"] == step, 120)
         _wait(1.5)
         viewer.export_figure(str(options.out / f"live-{spec.key}.png"), scale_factor=PIXELS, flash=False)
         print(f"live-{spec.key}", flush=True)

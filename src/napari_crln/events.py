@@ -102,9 +102,12 @@ class Suggested(_Event):
 
 
 class LabelsTaken(_Event):
+    """Training goes on with this revision of a volume's annotation, or a later one that was taken before."""
+
     kind: Literal["labels_taken"] = "labels_taken"
     volume: str
     revision: int
+    role: Literal["labelled", "unlabelled"] = Field(default="labelled", description="what it serves as now")
 
 
 class Paused(_Event):

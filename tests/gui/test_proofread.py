@@ -122,5 +122,8 @@ def test_export_asks_for_a_folder_and_writes_what_is_predicted(
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "out"))
     opened.predict.export_button.click()
     wait(lambda: "files written" in opened.status.text())
-    assert [path.name for path in (tmp_path / "out").iterdir()] == [f"{NAME}.nii.gz"]
+    rows = opened.session.model.snapshot.project.volumes
+    written = {path.name for path in (tmp_path / "out").iterdir()}
+    assert f"{NAME}.nii.gz" in written
+    assert written == {f"{row.name}.nii.gz" for row in rows if row.predicted}
     assert not opened.predict.bar.isVisibleTo(opened.predict)

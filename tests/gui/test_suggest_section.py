@@ -98,20 +98,16 @@ def test_the_last_click_wins(listed: Any, qtbot: Any, wait: Callable[..., None])
     assert listed.session.volumes.shown == "phantom_000"
 
 
-def test_a_labels_layer_that_may_be_painted_on_is_selected_with_the_brush(
+def test_the_annotation_layer_is_selected_with_the_brush(
     listed: Any, qtbot: Any, wait: Callable[..., None]
 ) -> None:
     session = listed.session
-    wait(lambda: session.volumes.layer("labels") is not None)
-    labels = session.volumes.layer("labels")
-    labels.editable = False
+    wait(lambda: session.annotation.layer("phantom_000") is not None)
     session.viewer.layers.selection.active = session.volumes.layer("image")
     session.go_to(Place("phantom_000", 0, 2))
-    assert session.viewer.layers.selection.active.name == "phantom_000"
-    labels.editable = True
-    session.go_to(Place("phantom_000", 0, 2))
-    assert session.viewer.layers.selection.active.name == labels.name == "phantom_000 labels"
-    assert labels.mode == "paint"
+    active = session.viewer.layers.selection.active
+    assert active.name == "phantom_000 annotation"
+    assert active.mode == "paint"
 
 
 def test_a_volume_that_is_gone_is_not_waited_for(listed: Any, qtbot: Any, wait: Callable[..., None]) -> None:

@@ -1,7 +1,7 @@
 """Where in its volumes the last steps had their anchors: from voxels of a batch's views back to voxels.
 
 A step hands over which voxels of its batch were anchors, as tensors on the device, and nothing is read there. All else
-is a function of seed and step, so patches and views are drawn again only when a preview asks. Few steps see a given
+is a function of seed, step and labels, so patches and views are drawn again only when a preview asks. Few steps see a given
 volume: the newest one that did is told, of the last `STEPS`.
 """
 
@@ -45,6 +45,10 @@ class AnchorTrace:
         """Keep the anchors of a step, counted from 0; None: the method has none."""
         if anchors is not None:
             self._steps.append((step, anchors))
+
+    def forget(self) -> None:
+        """Labels have changed: past steps would be drawn otherwise now."""
+        self._steps.clear()
 
     def within(self, volume: str, shape: ShapeDHW) -> AnchorRecord | None:
         """Anchors in a volume (D, H, W) of the newest step that took a patch of it; None if none did."""

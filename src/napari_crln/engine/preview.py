@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
@@ -32,7 +32,6 @@ from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.device import synchronise
-from napari_crln.engine.generations import Draft, Generations
 from napari_crln.engine.maps import BeliefMaps, Believer, maps_of
 from napari_crln.engine.meter import now
 from napari_crln.engine.predict import Slab, Windowing, blend_steps
@@ -42,6 +41,9 @@ from napari_crln.errors import ConfigError
 from napari_crln.method.cps import Sample
 from napari_crln.previews import MAX_CLASSES, FocusRecord, PreviewRecord, Region
 from napari_crln.types import ShapeDHW
+
+if TYPE_CHECKING:  # loads Zarr, which a run without previews does without
+    from napari_crln.engine.generations import Draft, Generations
 
 #: Previews are made in bursts of these seconds, if the budget has them.
 _BURST_S = (0.1, 0.5)
@@ -234,7 +236,8 @@ class Previewer:
             with modes_kept(learner.teacher):
                 return believe(windows_b1dhw.to(self._device)).to(home)
 
-        image = case.image[tuple(slice(*ends) for ends in region)]
+        d, h, w = (slice(*ends) for ends in region)
+        image = case.part((d, h, w))
         return blend_steps(of_windows, image, windowing, normalise=case.normalisation.apply, device=home)
 
     def _append(self, draft: Draft, maps: BeliefMaps, last: bool) -> None:
@@ -276,6 +279,8 @@ class Previewer:
     def _writer(self) -> Generations:
         """Made late: the folder is only ours once the loop holds the run's lock."""
         if self._generations is None:
+            from napari_crln.engine.generations import Generations
+
             self._generations = Generations(self._path, self._settings.engine.preview_history)
         return self._generations
 

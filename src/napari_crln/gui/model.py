@@ -88,6 +88,27 @@ class LiveChoice:
 
 
 @dataclass(frozen=True)
+class AnnotationView:
+    """The annotation of the shown volume.
+
+    Parameters
+    ----------
+    on : whether annotation layers are shown, also where nothing is annotated yet
+    correcting : whether a slice that is painted on begins as the pseudo-label
+    volume : whose; "" if none
+    revision : that is saved; 0 if none
+    error : why it cannot be saved
+    """
+
+    on: bool = True
+    correcting: bool = False
+    volume: str = ""
+    revision: int = 0
+    saving: Literal["none", "pending", "saved"] = "none"
+    error: str = ""
+
+
+@dataclass(frozen=True)
 class PredictionView:
     """A prediction that is being computed; `total` is 0 while it starts."""
 
@@ -148,6 +169,7 @@ class Snapshot:
     form: TrainingForm = field(default_factory=TrainingForm)
     run: RunView = field(default_factory=RunView)
     live: LiveChoice = LiveChoice()
+    annotation: AnnotationView = AnnotationView()
     prediction: PredictionView = PredictionView()
     suggestions: Suggestions | None = None
     suggesting: bool = False

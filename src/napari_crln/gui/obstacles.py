@@ -96,6 +96,16 @@ def to_predict_shown(now: Snapshot) -> str:
     return to_predict(now) or ("" if now.shown else "No volume is shown: click one in the table.")
 
 
+def to_annotate(now: Snapshot) -> str:
+    """Why nothing can be painted on the shown volume."""
+    row = None if now.project is None else now.project.row(now.shown)
+    if row is None:
+        return "No volume is shown: click one in the table."
+    if row.role not in ("labelled", "unlabelled"):
+        return f"{row.name} is a {row.role} volume: its labels measure models, and are not painted on here."
+    return "" if now.annotation.on else "The annotation layer is switched off."
+
+
 def to_suggest(now: Snapshot) -> str:
     """Why no slices can be suggested by a process of its own."""
     if now.project is None:

@@ -13,7 +13,7 @@ from napari_crln.events import ENVIRONMENT_FILE
 from napari_crln.gui.following import is_trained
 from napari_crln.gui.model import ProjectView, VolumeRow
 from napari_crln.run.folder import RUNS, RunFolder, runs
-from napari_crln.types import LabelDHW
+from napari_crln.types import AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
 from napari_crln.volume.proofread import restorable
@@ -33,7 +33,16 @@ class Opened:
 
 @dataclass(frozen=True, eq=False)
 class VolumeData:
-    """A volume for the viewer: image in its stored values (or pyramid, finest first), and labels as class indices."""
+    """A volume for the viewer.
+
+    Parameters
+    ----------
+    image : in its stored values, or a pyramid, finest first
+    labels : class indices of an annotation that is only looked at: of validation and test volumes
+    annotation : annotation values, where they may be painted on; None if there are none
+    stored : the same in memory of its own, to compare with; copied here, as this is a thread
+    revision, coverage : of the annotation; 0 and None without one
+    """
 
     name: str
     grid: Grid
@@ -41,6 +50,11 @@ class VolumeData:
     limits: tuple[float, float]
     labels: LabelDHW | None
     prediction: LabelDHW | None
+    annotation: AnnotationDHW | None = None
+    revision: int = 0
+    coverage: Coverage | None = None
+    paintable: bool = False
+    stored: AnnotationDHW | None = None
 
 
 def read_project(path: Path) -> Opened:
@@ -65,9 +79,18 @@ def read_volume(path: Path, name: str) -> VolumeData:
     volume = Project.open(path).volume(name)
     image = _image(volume)
     limits = _limits(image[-1] if isinstance(image, list) else image)
-    labels = _class_indices(volume) if volume.has_annotation else None
+    paintable = volume.role in ("labelled", "unlabelled")
+    annotated = volume.read_annotated() if volume.has_annotation else None
     prediction = volume.read_prediction() if volume.has_prediction else None
-    return VolumeData(name, volume.grid, image, limits, labels, prediction)
+    common = (name, volume.grid, image, limits)
+    if annotated is None:
+        return VolumeData(*common, None, prediction, paintable=paintable)
+    if not paintable:
+        return VolumeData(*common, _class_indices(annotated.values), prediction)
+    values, revision = annotated
+    return VolumeData(
+        *common, None, prediction, values, revision, volume.coverage, paintable=True, stored=values.copy()
+    )
 
 
 def _row(volume: Volume) -> VolumeRow:
@@ -99,7 +122,6 @@ def _limits(image: Any) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
 
 
-def _class_indices(volume: Volume) -> LabelDHW:
-    """The annotation as class indices; voxels that nobody annotated look like background."""
-    values = volume.read_annotation()
+def _class_indices(values: AnnotationDHW) -> LabelDHW:
+    """An annotation as class indices; voxels that nobody annotated look like background."""
     return values - (values > 0).astype(values.dtype)

@@ -16,6 +16,7 @@ from napari_crln.events import (
     Continued,
     Ended,
     Event,
+    LabelsTaken,
     Paused,
     Previewed,
     Started,
@@ -76,6 +77,7 @@ class Preview:
     volume: str
     step: int
     kept: bool = True
+    region: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,7 @@ class RunView:
     ----------
     folder : None if no run is watched
     note : last remark of the run, a warning or why it ended
+    labels_taken : revision of each volume's annotation that training took in last, and at which iteration
     checkpointed : whether there is something to predict with, or to resume from
     prototypes : prototypes a class; 0: the method has none
     has_best : whether a validation has named a checkpoint the best
@@ -98,6 +101,7 @@ class RunView:
     losses: dict[str, float] = field(default_factory=dict)
     volume_dice: dict[str, float] = field(default_factory=dict)
     previews: tuple[Preview, ...] = ()
+    labels_taken: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     checkpointed: bool = False
     prototypes: int = 0
@@ -126,6 +130,9 @@ def after(view: RunView, event: Event) -> RunView:  # noqa: PLR0911 - one return
             return replace(view, checkpointed=True)
         case Previewed():
             return _previewed(view, event)
+        case LabelsTaken():
+            taken = {**view.labels_taken, event.volume: (event.revision, event.step)}
+            return replace(view, labels_taken=taken)
         case Paused() if view.state != "stopping":
             return replace(view, state="paused")
         case Continued() if view.state != "stopping":
@@ -159,7 +166,9 @@ def _previewed(view: RunView, event: Previewed) -> RunView:
     known = view.previews
     if known and known[-1].generation >= event.generation:
         known = tuple(p for p in known if p.generation < event.generation)
-    return replace(view, previews=(*known, Preview(event.generation, event.volume, event.step)))
+    return replace(
+        view, previews=(*known, Preview(event.generation, event.volume, event.step, region=event.region))
+    )
 
 
 def pruned(view: RunView, on_disk: Container[int], newest: int, shown: int | None) -> RunView:

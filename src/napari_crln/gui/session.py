@@ -9,7 +9,10 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from napari_crln.gui.annotation_layer import AnnotationLayers
+from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.bridge import Bridge
+from napari_crln.gui.corrections import CORRECTABLE, covers
 from napari_crln.gui.exporter import Exporter
 from napari_crln.gui.hover import Hover
 from napari_crln.gui.live_layers import LiveLayers
@@ -21,15 +24,17 @@ from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
 from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.shown_volumes import ShownVolumes
-from napari_crln.gui.slice_visit import select_to_paint, visit
+from napari_crln.gui.slice_visit import visit
 from napari_crln.gui.strokes import Strokes
 from napari_crln.gui.suggesting import SliceSuggester
 from napari_crln.gui.suggestions import Place, SuggestionFeed
 from napari_crln.gui.view_direction import ViewDirection
 from napari_crln.run.launch import launch
+from napari_crln.volume.annotate import Plane
 
 _TICK_S = 0.05
 _FOCUS_EVERY_S = 0.3
+_SAVE_EVERY_S = 0.1
 _SUGGESTIONS_EVERY_S = 1.0
 
 
@@ -58,15 +63,19 @@ class Session:
         self.hover = Hover(viewer)
         self.view_direction = ViewDirection(viewer)
         self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active)
+        self.annotator = Annotator(self.model, self.bridge, self.presenter.refresh_volumes, self._reload)
+        self.annotation = AnnotationLayers(viewer, self.annotator, self._plane, self._belief)
+        self.annotation.remark = lambda text: self.model.say(text, "warning")
         self.suggestions = SuggestionFeed(self.model, self.bridge)
         self.suggester = SliceSuggester(self.model, self.bridge, start_process)
         #: Selects the layer that a volume is annotated on, with the brush ready.
-        self.ready_to_paint: Callable[[str], None] = self._select_labels
+        self.ready_to_paint: Callable[[str], object] = self.annotation.ready
         self._going: Place | None = None
         self._closed = False
         self.model.changed.connect(self._on_changed)
         self.bridge.every(_TICK_S, self.feed.tick)
         self.bridge.every(_FOCUS_EVERY_S, self._send_focus)
+        self.bridge.every(_SAVE_EVERY_S, self.annotator.tick)
         self.bridge.every(_SUGGESTIONS_EVERY_S, self.suggestions.tick)
 
     def close(self) -> None:
@@ -75,6 +84,8 @@ class Session:
             return
         self._closed = True
         self.model.changed.disconnect(self._on_changed)
+        self.annotation.close()
+        self.annotator.close()
         self.presenter.close()
         self.predictor.close()
         self.suggester.close()
@@ -100,15 +111,15 @@ class Session:
         visit(self.viewer, image, self.volumes.grids[place.volume].shape, place.axis, place.index)
         self.ready_to_paint(place.volume)
 
-    def _select_labels(self, _volume: str) -> None:
-        select_to_paint(self.viewer, self.volumes.layer("labels"))
-
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
         if _path(now) != _path(old):
             self.live.keep_only(frozenset())
+            self.annotation.clear()
             self.volumes.clear()
         if (now.shown, _path(now)) != (old.shown, _path(old)) and now.shown:
             self._load(now)
+        if now.annotation != old.annotation:
+            self._follow_annotation(now, old)
         if now.live != old.live:
             self.feed.throttle.least_s = now.live.every_s
             self.live.keep_only(now.live.shown)
@@ -129,6 +140,7 @@ class Session:
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
         self.volumes.show(data, now.project.classes)
+        self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
         self.live.on_volume(data.name, data.grid)
         self._arrive()
         self.feed.forget()
@@ -157,6 +169,42 @@ class Session:
     def _labels_written(self) -> None:
         self.presenter.refresh_volumes()
         self._load(self.model.snapshot)
+
+    def _reload(self) -> None:
+        self._load(self.model.snapshot)
+
+    def complete_slice(self) -> None:
+        """Say that the slice in the viewer is annotated completely."""
+        if not self.annotation.complete_slice():
+            self.model.say(
+                "Show one slice of a volume that may be trained on: in 3D there is none.", "warning"
+            )
+
+    def _follow_annotation(self, now: Snapshot, old: Snapshot) -> None:
+        self.annotation.correcting = now.annotation.correcting
+        if now.annotation.on != old.annotation.on:
+            self.annotation.set_shown(now.annotation.on)
+            if now.annotation.on and now.shown and self.annotation.layer(now.shown) is None:
+                self._load(now)
+        if now.annotation.correcting and not old.annotation.correcting:
+            self.annotation.ready(now.shown)
+
+    def _plane(self) -> Plane | None:
+        position = self.volumes.position()
+        return None if position is None else Plane(*position)
+
+    def _belief(self, plane: Plane) -> Any:
+        """What the user sees of the network's labels of a slice: a live map that has all of it, else the prediction."""
+        now = self.model.snapshot
+        shape = self.volumes.grids[self.volumes.shown].shape
+        known = [p.region for p in now.run.previews if p.volume == now.shown]
+        if any(covers(region, shape, plane) for region in known):
+            for key in CORRECTABLE:
+                layer = self.live.layer(key)
+                if layer is not None and layer.visible and layer.data.shape == shape:
+                    return layer.data
+        prediction = self.volumes.layer("prediction")
+        return None if prediction is None else prediction.data
 
     def _deleted(self, key: str) -> None:
         self.presenter.tick_map(key, False)

@@ -1,7 +1,8 @@
 """The project's volumes in the viewer: image, labels and stored prediction of the one that is shown.
 
-Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels and
-prediction are not editable: nothing here would save what is painted.
+Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels (of
+validation and test volumes) and prediction are not editable: nothing here would save what is painted. The
+annotation of volumes that may be trained on has a layer of its own (`annotation_layer.py`).
 """
 
 from __future__ import annotations

@@ -22,16 +22,6 @@ def visit(viewer: Any, image: Any, shape: ShapeDHW, axis: int, index: int) -> No
     _fit(viewer, image)
 
 
-def select_to_paint(viewer: Any, labels: Any) -> bool:
-    """Select a labels layer with the brush ready; False if it is none that can be painted on."""
-    if labels is None or labels not in viewer.layers or not labels.editable:
-        return False
-    labels.visible = True
-    viewer.layers.selection.active = labels
-    labels.mode = "paint"
-    return True
-
-
 def _fit(viewer: Any, image: Any) -> None:
     """Zoom to one layer; to all of them where napari cannot tell them apart (before 0.6.5)."""
     try:

@@ -55,6 +55,7 @@ class Randomness:
 
     def __init__(self, seed: int, step: int) -> None:
         self._key = (seed, step)
+        self.step = step
 
     def numpy(self, purpose: str) -> np.random.Generator:
         """A NumPy generator for one of the purposes."""
@@ -95,8 +96,8 @@ class Learner(nn.Module):
             return output.logits_BCDHW
         return fuse(output.logits_BCDHW, self.teacher.clues(output).map_BCDHW, self.trust.mu)
 
-    def after_step(self, result: StepResult, step: int) -> None:
+    def after_step(self, result: StepResult, step: int, fused: bool = True) -> None:
         """EMA step of the teacher, then one step of μ on the labelled batch; `step` counts from 0."""
-        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay)
+        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay, fused)
         if result.labelled is not None:
             self.trust.fit(*result.labelled)

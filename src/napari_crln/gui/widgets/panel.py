@@ -9,6 +9,7 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidg
 
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.session import Session
+from napari_crln.gui.widgets.annotate_section import AnnotateSection
 from napari_crln.gui.widgets.curves_section import CurvesSection
 from napari_crln.gui.widgets.live_section import LiveSection
 from napari_crln.gui.widgets.new_project import NewProject
@@ -44,6 +45,11 @@ class CrlnPanel(QWidget):
         self.train = TrainSection(session.presenter)
         self.curves = CurvesSection(session.model.curves, background, dark)
         self.live = LiveSection(session.presenter)
+        self.annotate = AnnotateSection(
+            session.annotator,
+            lambda: session.ready_to_paint(session.model.snapshot.shown),
+            session.complete_slice,
+        )
         self.suggest = SuggestSection(session.suggestions, session.go_to, session.suggester.suggest)
         self.predict = PredictSection(session)
         self.status = Hint("status")
@@ -85,6 +91,7 @@ class CrlnPanel(QWidget):
             "Train": self.train,
             "Curves": self.curves,
             "Live layers": self.live,
+            "Annotate": self.annotate,
             "Annotate next": self.suggest,
             "Predict": self.predict,
         }.items():
@@ -103,7 +110,7 @@ class CrlnPanel(QWidget):
         self.setMinimumWidth(_WIDTH)
 
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
-        for section in (self.project, self.train, self.live, self.suggest, self.predict):
+        for section in (self.project, self.train, self.live, self.annotate, self.suggest, self.predict):
             section.draw(now, old)
         self.status.say(now.message.text, _COLOURS[now.message.level])
 
