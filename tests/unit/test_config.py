@@ -34,6 +34,7 @@ OPTIONS = [
     "engine.device",
     "engine.keep",
     "engine.log_every",
+    "engine.on_out_of_memory",
     "engine.precision",
     "engine.preview_history",
     "engine.preview_share",

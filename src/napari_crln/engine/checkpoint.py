@@ -17,7 +17,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from napari_crln.engine import manifest
 from napari_crln.engine.failpoint import failpoint
 from napari_crln.errors import CorruptCheckpoint, RunError, TrainingDiverged
 
-SCHEMA = 1
+SCHEMA = 2
 BEST_FILE = "best.json"
 STATE_FILE = "state.json"
 #: Groups whose tensors must be finite.
@@ -59,8 +59,14 @@ class Snapshot:
     state: Mapping[str, Any]
 
 
+def from_1_without_provenance(snapshot: Snapshot) -> Snapshot:
+    """Schema 2 says what it was made with, and the sizes that fitted in memory; of schema 1 nobody knows."""
+    unknown = {"config": None, "made_with": None, "fitted": None}
+    return replace(snapshot, state={**unknown, **snapshot.state})
+
+
 #: Schema n → the function that brings a snapshot of schema n to schema n + 1.
-UPGRADES: dict[int, Callable[[Snapshot], Snapshot]] = {}
+UPGRADES: dict[int, Callable[[Snapshot], Snapshot]] = {1: from_1_without_provenance}
 
 
 def save(folder: Path, snapshot: Snapshot, *, keep: int, best: bool = False) -> Path:

@@ -9,27 +9,30 @@ is a function of seed and step.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from napari_crln import config, events
-from napari_crln.engine import checkpoint
+from napari_crln.engine import checkpoint, fitting
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.failpoint import failpoint
+from napari_crln.engine.guard import StepGuard
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import Previewer
+from napari_crln.engine.provenance import differences, provenance
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
-from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
+from napari_crln.errors import CorruptCheckpoint, CrlnError, OutOfMemory, TrainingDiverged
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
@@ -57,15 +60,19 @@ class Trainer:
 
     def __init__(self, data: TrainingData, settings: config.RunConfig, folder: Path) -> None:
         use_threads(settings.engine)
+        #: As they are in effect: batches are smaller than configured where those do not fit in memory.
         self.settings = settings
+        self._configured = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
         self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
         self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
+        self._guard = StepGuard(self.state.learner, self.device.type != "cpu", self._diverged)
         self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
+        self._differences: list[events.Difference] = []
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
         self._sound = False
 
@@ -97,20 +104,52 @@ class Trainer:
         skipped = self._restore()
         self._sound = True
         yield self._started()
-        for message in skipped:
-            yield self._warned(f"checkpoint skipped: {message}")
+        yield from map(self._warned, self._remarks(skipped))
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
-                seconds = self._step()
+                seconds = yield from self._advance()
                 yield from self._report(interrupts)
                 yield from self._previewer.after_step(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
         yield events.Ended(step=self.state.step, reason=reason or "finished", seconds=now() - began)
+
+    def _advance(self) -> Generator[events.Event, None, float]:
+        """A step; one that does not fit in memory is taken with less, if the configuration says so."""
+        while True:
+            with contextlib.suppress(OutOfMemory):  # and with it the frames that hold the failed step's tensors
+                return self._step()
+            yield self._make_fit()
+
+    def _make_fit(self) -> events.Warned:
+        """Go on with the largest batch and patch that fit.
+
+        Raises
+        ------
+        OutOfMemory
+            If none does, or the configuration says to stop; it names what would fit.
+        """
+        self.state.optimiser.zero_grad(set_to_none=True)
+        former = self.settings.batches
+        fits = fitting.largest_that_fits(self.state.learner, self.settings, self.device, self.state.step)
+        if fits is None or self.settings.engine.on_out_of_memory == "stop":
+            raise fitting.does_not_fit(former, fits)
+        self._resize(fits.model_dump(include={"patch", "labelled", "unlabelled"}, mode="json"))
+        told = f"a step of {fitting.describe(former)} does not fit in memory: on with {fitting.describe(fits)}"
+        return self._warned(told)
+
+    def _resize(self, fitted: dict[str, Any] | None) -> None:
+        """Draw batches of these sizes from now on, and after a resume."""
+        self.state.fitted = fitted
+        if fitted is not None:
+            sizes = self.settings.batches.model_copy(update=fitted | {"patch": tuple(fitted["patch"])})
+            self.settings = self.settings.model_copy(update={"batches": sizes})
+            del self._batches  # before there are others: memory is short
+            self._batches = Batches(self._data, self.settings, self.device)
 
     def _step(self) -> float:
         """One iteration: batch, losses, optimiser, teacher and μ; returns the seconds it took."""
@@ -122,13 +161,15 @@ class Trainer:
         waited = now() - start
         state.learner.student.train()
         rate = learning_rate(step, self.settings.iterations, self.settings.optimiser)
-        with memory_guard(self.settings.batches):
-            with autocast(self.device, self.settings.engine.precision):
-                result = STEPS[self.settings.method.name](state.learner, batch, step, random)
-            norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
-            if self.device.type == "cpu":
-                self._require_finite(float(norm))
+        with memory_guard("a step", "Lower batches.patch or the batch", "training"):
+            with self._guard.undoing():
+                with autocast(self.device, self.settings.engine.precision):
+                    result = STEPS[self.settings.method.name](state.learner, batch, step, random)
+                failpoint("loop:step")
+                norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
+                self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
             self._sound = False
+            failpoint("loop:optimised")
             state.learner.after_step(result, step)
             state.step += 1
             self._sound = True
@@ -152,8 +193,10 @@ class Trainer:
 
     def _validate(self, interrupts: Interrupts) -> events.Validated | None:
         cases, stop = self._data.validation, lambda: interrupts.stop_requested
+        windows = f"a validation with {self._configured.predicting.batch} windows at once"
         try:
-            return validate(self.state, cases, self.settings, self.device, stop)
+            with memory_guard(windows, "Resume with a lower predicting.batch", "validation"):
+                return validate(self.state, cases, self._configured, self.device, stop)
         except Cancelled:
             return None
 
@@ -161,12 +204,15 @@ class Trainer:
         if self._meter.count:
             rate = learning_rate(self.state.step - 1, self.settings.iterations, self.settings.optimiser)
             event = self._meter.read(self.state.step, self.settings.iterations, rate)
-            self._require_finite(event.measures["gradient_norm"])
+            self._guard.check(event.losses, event.measures["gradient_norm"])
             yield event
 
     def _checkpoint(self, best: bool = False) -> events.Checkpointed:
         folder = self.folder / events.CHECKPOINTS
-        path = checkpoint.save(folder, self.state.snapshot(), keep=self.settings.engine.keep, best=best)
+        snapshot = self.state.snapshot()
+        made = provenance(self._configured, self.device)
+        snapshot = replace(snapshot, state={**snapshot.state, **made})
+        path = checkpoint.save(folder, snapshot, keep=self.settings.engine.keep, best=best)
         self._saved = self.state.step
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
 
@@ -192,6 +238,7 @@ class Trainer:
                 yield self._warned(message)
             if not paused:
                 return None
+            failpoint("loop:paused")
             yield from self._previewer.while_paused()
             time.sleep(_POLL_S)
 
@@ -208,11 +255,16 @@ class Trainer:
         ------
         CorruptCheckpoint
             If there are checkpoints and none is sound: starting over would hide the loss.
+        ConfigError
+            If the configuration differs from the checkpoint's where it may not.
         """
+        failpoint("loop:restore")
         folder = self.folder / events.CHECKPOINTS
         snapshot, skipped = checkpoint.latest(folder)
         if snapshot is not None:
+            self._differences = differences(snapshot.state, self._configured, self.device)
             self.state.restore(snapshot)
+            self._resize(self.state.fitted)
             self._saved = self.state.step
         elif skipped:
             raise CorruptCheckpoint(
@@ -233,14 +285,23 @@ class Trainer:
             log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
             log.sync()
 
-    def _require_finite(self, norm: float) -> None:
-        if not math.isfinite(norm):
-            raise TrainingDiverged(
-                f"loss or gradient is {norm} at iteration {self.state.step}",
-                "training goes on only with finite ones",
-                f"Resume with a learning rate below {self.settings.optimiser.learning_rate:g}",
-                self.folder.name,
-            )
+    def _diverged(self, found: str, step: int) -> TrainingDiverged:
+        return TrainingDiverged(
+            f"{found} at iteration {step}",
+            "training goes on only with finite ones; no weight was moved by it",
+            f"Resume with a learning rate below {self.settings.optimiser.learning_rate:g}",
+            self.folder.name,
+        )
+
+    def _remarks(self, skipped: list[str]) -> Iterator[str]:
+        """What a person should know about where the run goes on from."""
+        for message in skipped:
+            yield f"checkpoint skipped: {message}"
+        for d in self._differences:
+            if d.rule == "warn":
+                yield (
+                    f"{d.field} changes from {d.before} to {d.after}: the run is no longer one of a single setting"
+                )
 
     def _warned(self, message: str) -> events.Warned:
         return events.Warned(step=self.state.step, message=message)
@@ -257,4 +318,5 @@ class Trainer:
             labelled=len(self._data.labelled),
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),
+            differences=tuple(self._differences),
         )

@@ -31,6 +31,7 @@ from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.device import synchronise
+from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.generations import Draft, Generations
 from napari_crln.engine.maps import BeliefMaps, Believer, maps_of
 from napari_crln.engine.meter import now
@@ -146,6 +147,7 @@ class Previewer:
     def _guarded(self) -> events.Event | None:
         """One batch of windows; a fault of any kind is told once, and previews rest."""
         assert self._cycle is not None
+        failpoint("loop:preview")
         try:
             return next(self._cycle)
         except StopIteration:
