@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import resource
 import time
 from collections.abc import Callable
@@ -14,6 +15,7 @@ from napari_crln.engine.update import descend
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 
 METHOD = "mean-teacher"
+_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
 
 
 def loss_becomes(spec: dict[str, Any]) -> None:
@@ -28,7 +30,7 @@ def loss_becomes(spec: dict[str, Any]) -> None:
             result.loss = result.loss * factor + term
             for buffer in learner.student.buffers():
                 if buffer.is_floating_point():
-                    buffer.fill_(float("nan"))
+                    buffer.data.fill_(float("nan"))
         return result
 
     loop.STEPS[METHOD] = step
@@ -68,7 +70,11 @@ def _exhausted(device: str) -> Exception:
 
 
 def address_space(spec: dict[str, Any]) -> None:
-    """The process may map so many bytes more than it has mapped now (RLIMIT_AS)."""
+    """The process may map so many bytes more than it has mapped now (RLIMIT_AS).
+
+    What it frees it unmaps, as its heap, full of holes, would count as well.
+    """
+    ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
     with open("/proc/self/statm") as file:  # noqa: PTH123 - as cheap as it gets: memory is what is measured
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     limit = mapped + int(spec["bytes"])

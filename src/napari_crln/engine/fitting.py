@@ -60,8 +60,8 @@ def does_not_fit(sizes: config.Batches, fitting: config.Batches | None) -> OutOf
         "a step must fit the device's memory",
         "No smaller step fits either: lower network.base_filters or method.dim.width, or free memory"
         if fitting is None
-        else f"{describe(fitting)} would fit: train a new run with {as_options(fitting)}, or resume this one "
-        "with --set engine.on_out_of_memory=halve",
+        else f"{describe(fitting)} would fit: resume with --set engine.on_out_of_memory=halve, or train a new run "
+        f"with {as_options(fitting)}",
         "training",
     )
 

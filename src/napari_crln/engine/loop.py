@@ -116,7 +116,10 @@ class Trainer:
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
-        yield events.Ended(step=self.state.step, reason=reason or "finished", seconds=now() - began)
+        told = f"by {interrupts.signal_name}" if reason == "interrupted" else ""
+        yield events.Ended(
+            step=self.state.step, reason=reason or "finished", message=told, seconds=now() - began
+        )
 
     def _advance(self) -> Generator[events.Event, None, float]:
         """A step; one that does not fit in memory is taken with less, if the configuration says so."""
