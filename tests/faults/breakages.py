@@ -15,7 +15,7 @@ from napari_crln.engine.update import descend
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 
 METHOD = "mean-teacher"
-_M_MMAP_THRESHOLD = -3  # of glibc's malloc.h
+_M_MMAP_THRESHOLD, _M_ARENA_MAX = -3, -8  # of glibc's malloc.h
 
 
 def loss_becomes(spec: dict[str, Any]) -> None:
@@ -72,9 +72,10 @@ def _exhausted(device: str) -> Exception:
 def address_space(spec: dict[str, Any]) -> None:
     """The process may map so many bytes more than it has mapped now (RLIMIT_AS).
 
-    What it frees it unmaps, as its heap, full of holes, would count as well.
+    What it frees it unmaps, and its threads share one heap: holes and reserves would count as well.
     """
     ctypes.CDLL(None).mallopt(_M_MMAP_THRESHOLD, 1 << 16)
+    ctypes.CDLL(None).mallopt(_M_ARENA_MAX, 1)
     with open("/proc/self/statm") as file:  # noqa: PTH123 - as cheap as it gets: memory is what is measured
         mapped = int(file.read().split()[0]) * resource.getpagesize()
     limit = mapped + int(spec["bytes"])
@@ -88,7 +89,9 @@ def clock(spec: dict[str, Any]) -> None:
     def wrong() -> float:
         return float(spec["epoch"]) + direction * (time.monotonic() - began)
 
+    genuine = time.strftime
     time.time = wrong
+    time.strftime = lambda form, moment=None: genuine(form, moment or time.gmtime(wrong()))
     time.time_ns = lambda: int(wrong() * 1e9)
 
 

@@ -68,7 +68,7 @@ def test_where_nothing_fits_it_is_said(sandbox: Sandbox) -> None:
 def test_a_real_limit_of_the_machine_is_met_in_one_line(sandbox: Sandbox) -> None:
     """Under RLIMIT_AS, with a patch that takes hundreds of megabytes: no guess, no allocator of ours."""
     huge = ("--iterations", 1, "--set=batches.patch=[64,64,64]", "--set=network.base_filters=4")
-    ended = sandbox.train(*huge, broken=("address_space", {"bytes": 160 << 20})).wait()
+    ended = sandbox.train(*huge, broken=("address_space", {"bytes": 300 << 20})).wait()
     assert ended.code == 7, ended.err
     found = re.search(
         r"2 \+ 2 patches of 64 × 64 × 64 voxels does not fit.*\d \+ \d patches of .* would fit",

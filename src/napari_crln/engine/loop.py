@@ -41,6 +41,7 @@ from napari_crln.volume.project import Project
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 _REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}
 _POLL_S = 0.2
+_NEEDS_LESS = "Lower network.base_filters or batches.patch, or free memory"
 
 
 class Trainer:
@@ -65,9 +66,10 @@ class Trainer:
         self._configured = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
-        self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
-        self._batches = Batches(data, settings, self.device)
+        with memory_guard("the network with the volumes", _NEEDS_LESS, folder.name):
+            self.state = TrainingState.initial(settings, data.class_names, self.device)
+            self._batches = Batches(data, settings, self.device)
         self._meter = Meter(self.device)
         self._guard = StepGuard(self.state.learner, self.device.type != "cpu", self._diverged)
         self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
@@ -87,12 +89,13 @@ class Trainer:
             inbox.drop_stale()
             ended = False
             try:
-                for event in self._train(inbox, interrupts):
-                    log.append(event)
-                    if isinstance(event, events.Checkpointed | events.Ended):
-                        log.sync()
-                    ended = isinstance(event, events.Ended)
-                    yield event
+                with memory_guard("the run", _NEEDS_LESS, self.folder.name):
+                    for event in self._train(inbox, interrupts):
+                        log.append(event)
+                        if isinstance(event, events.Checkpointed | events.Ended):
+                            log.sync()
+                        ended = isinstance(event, events.Ended)
+                        yield event
             except BaseException as error:
                 if not ended:
                     self._end_badly(log, error)
