@@ -62,7 +62,7 @@ class Zygote:
         for pipe in (self._process.stdin, self._process.stdout):
             assert pipe is not None
             pipe.close()
-        self._process.wait(30)
+        self._process.wait(100)
 
     def _answer(self) -> str:
         assert self._process.stdout is not None
@@ -100,7 +100,7 @@ class Process:
     def send(self, number: signal.Signals) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, seconds: float = 60.0) -> Ended:
+    def wait(self, seconds: float = 100.0) -> Ended:
         code = self.poll(seconds)
         assert code is not None, f"process {self.pid} still runs after {seconds} s"
         out, err = (self.log.with_name(self.log.name + end).read_text("utf-8") for end in (".out", ".err"))
@@ -169,7 +169,7 @@ class Sandbox:
     def resume(self, *options: object, **how: Any) -> Process:
         return self.start("resume", self.project, *options, **how)
 
-    def watch(self, process: Process, sought: Callable[[Event], bool], seconds: float = 60.0) -> Event:
+    def watch(self, process: Process, sought: Callable[[Event], bool], seconds: float = 100.0) -> Event:
         """Wait until the newest run tells an event, its process alive or not."""
         deadline = time.monotonic() + seconds
         while time.monotonic() < deadline:

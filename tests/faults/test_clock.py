@@ -14,7 +14,7 @@ from napari_crln.run.folder import newest_finished, runs
 from napari_crln.run.preview import PreviewReader
 from napari_crln.run.watch import Tail, send
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 IN_1970, IN_2099 = 3600.0, 4_085_000_000.0
 OPTIONS = ("--iterations", 6, "--set=engine.preview_share=0.5")
 

@@ -12,7 +12,7 @@ from sandbox import Sandbox, Zygote, differing, final
 from napari_crln import events
 from napari_crln.engine import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 FLIPS = 300
 OPTIONS = ("--iterations", 4, "--set=engine.keep=2")
 

@@ -14,7 +14,7 @@ from sandbox import Sandbox, final
 
 from napari_crln import events
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 FULL = re.compile(r"napari-crln: \S*: (more than )?(\d+) bytes are needed and (\d+) are free; .*Free some space.*")
 
 

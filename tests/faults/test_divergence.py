@@ -8,7 +8,7 @@ from sandbox import Sandbox, Zygote, differing, final
 from napari_crln import events
 from napari_crln.engine import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 BAD = 3  # the step that goes wrong, from 0
 OPTIONS = ("--set=engine.checkpoint_every=100", "--set=method.consistency.sample_threshold=0")
 

@@ -14,7 +14,7 @@ from sandbox import Sandbox, Zygote, differing, final
 from napari_crln import events
 from napari_crln.engine import checkpoint
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 KILLS = 20
 #: A checkpoint's stages, with the visit of each at which to die: the second checkpoint of the run, or later.
 STAGES = {

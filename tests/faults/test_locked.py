@@ -14,7 +14,7 @@ from sandbox import Process, Sandbox
 from napari_crln import events
 from napari_crln.lock import holder, process_identity
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 
 
 @pytest.fixture

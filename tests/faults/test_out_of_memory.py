@@ -10,7 +10,7 @@ from sandbox import Sandbox, final
 
 from napari_crln import events
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 PATCH = 16**3
 #: A step of 2 + 2 patches of 32³, 32 × the voxels of one of 16³.
 LARGE = ("--iterations", 3, "--set=batches.patch=[32,32,32]")

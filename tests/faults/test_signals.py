@@ -12,7 +12,7 @@ from napari_crln import events
 from napari_crln.engine import checkpoint
 from napari_crln.run.watch import send
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 OPTIONS = ("--iterations", 5, "--set=engine.validate_every=2", "--set=engine.preview_share=0.5")
 INTERRUPTED = 130
 #: Failpoint of each phase, and the most steps that may be done when the run has ended.

@@ -17,7 +17,7 @@ from napari_crln.engine.control import EventLog
 from napari_crln.gui.following import follow_run, is_trained
 from napari_crln.run.watch import Tail
 
-pytestmark = pytest.mark.slow
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 MILLION = 1_000_000
 RATE = 10_000  # events a second
 SECONDS = 2.0

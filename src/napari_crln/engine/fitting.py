@@ -24,14 +24,15 @@ from napari_crln.types import ShapeDHW
 def smaller(sizes: config.Batches, stride: ShapeDHW) -> Iterator[config.Batches]:
     """Sizes in the order in which they are tried: half the batch down to one patch of each kind, then half the patch.
 
-    Of the patch its longest side is halved, to a multiple of the network's stride; the bottleneck keeps two voxels, as
-    BatchNorm needs.
+    Of the patch its longest side is halved, to a multiple of the network's stride. The bottleneck keeps two voxels of
+    each kind, as BatchNorm needs.
     """
+    cells = [side // step for side, step in zip(sizes.patch, stride, strict=True)]
     while max(sizes.labelled, sizes.unlabelled) > 1:
         halved = {"labelled": -(-sizes.labelled // 2), "unlabelled": -(-sizes.unlabelled // 2)}
         sizes = sizes.model_copy(update=halved)
-        yield sizes
-    cells = [side // step for side, step in zip(sizes.patch, stride, strict=True)]
+        if min(halved.values()) * prod(cells) >= 2:
+            yield sizes
     while prod(cells) > 2:
         longest = cells.index(max(cells))
         cells[longest] //= 2
