@@ -57,7 +57,9 @@ class Started(_Event):
     labelled: int = Field(description="volumes with labels")
     unlabelled: int
     parameters: int = Field(description="trainable parameters of the student")
-    differences: tuple[Difference, ...] = Field(default=(), description="a resumed run's, from its checkpoint")
+    differences: tuple[Difference, ...] = Field(
+        default=(), description="a resumed run's, from its checkpoint"
+    )
 
 
 class Stepped(_Event):

@@ -39,7 +39,9 @@ def _flip(path: Path, position: int, bit: int) -> None:
         file.write(bytes([old ^ 1 << bit]))
 
 
-def test_three_hundred_flipped_bits_are_each_found_and_the_checkpoint_before_is_taken(copied: Sandbox) -> None:
+def test_three_hundred_flipped_bits_are_each_found_and_the_checkpoint_before_is_taken(
+    copied: Sandbox,
+) -> None:
     """In files drawn evenly, so that the small ones have their share; then the checkpoint is as before."""
     folder, draw = copied.run.checkpoints, random.Random(3)
     before, newest = checkpoint.load(folder / "step-00000002"), folder / "step-00000004"
@@ -85,7 +87,9 @@ def test_a_checkpoint_cut_short_is_named_set_aside_and_made_again(
     copied.check()
 
 
-def test_a_flipped_bit_in_a_run_is_said_and_the_run_goes_on_from_before(copied: Sandbox, trained: Sandbox) -> None:
+def test_a_flipped_bit_in_a_run_is_said_and_the_run_goes_on_from_before(
+    copied: Sandbox, trained: Sandbox
+) -> None:
     path = copied.run.checkpoints / "step-00000004" / "student.safetensors"
     _flip(path, path.stat().st_size // 2, 3)
     ended = copied.resume("--run", copied.run.name).wait()

@@ -15,7 +15,9 @@ from sandbox import Sandbox, final
 from napari_crln import events
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
-FULL = re.compile(r"napari-crln: \S*: (more than )?(\d+) bytes are needed and (\d+) are free; .*Free some space.*")
+FULL = re.compile(
+    r"napari-crln: \S*: (more than )?(\d+) bytes are needed and (\d+) are free; .*Free some space.*"
+)
 
 
 class SmallDisk:
@@ -109,7 +111,9 @@ def test_no_room_for_previews_is_a_warning_and_training_goes_on(sandbox: Sandbox
     small.mount(0.06)
     try:
         process = sandbox.resume("--iterations", 30)
-        told = sandbox.watch(process, lambda event: isinstance(event, events.Warned) and "preview" in event.message)
+        told = sandbox.watch(
+            process, lambda event: isinstance(event, events.Warned) and "preview" in event.message
+        )
         assert isinstance(told, events.Warned)
         assert re.search(r"bytes are needed and \d+ are free", told.message)
         ended = process.wait()

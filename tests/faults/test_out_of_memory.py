@@ -48,7 +48,9 @@ def test_if_asked_it_goes_on_with_half_and_says_so(sandbox: Sandbox, device: str
     assert warned.step == 1
     assert "on with 1 + 1 patches of 32 × 32 × 32 voxels" in warned.message
     assert final(sandbox.run).step == 3
-    fitted = json.loads((sandbox.run.checkpoints / "step-00000003" / "state.json").read_text("utf-8"))["fitted"]
+    fitted = json.loads((sandbox.run.checkpoints / "step-00000003" / "state.json").read_text("utf-8"))[
+        "fitted"
+    ]
     assert fitted == {"patch": [32, 32, 32], "labelled": 1, "unlabelled": 1}
 
     resumed = sandbox.resume("--iterations", 4, broken=broken).wait()

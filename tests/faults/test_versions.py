@@ -61,9 +61,12 @@ def test_what_may_matter_is_warned_of_by_option_or_by_hand(trained: Sandbox, by_
 
 
 @pytest.mark.parametrize(
-    ("old", "new"), [("seed = 0", "seed = 1"), ("base_filters = 2", "base_filters = 4"), ("decay = 0.5", "decay = 2.0")]
+    ("old", "new"),
+    [("seed = 0", "seed = 1"), ("base_filters = 2", "base_filters = 4"), ("decay = 0.5", "decay = 2.0")],
 )
-def test_what_would_lie_is_refused_also_by_hand_and_nothing_moves(trained: Sandbox, old: str, new: str) -> None:
+def test_what_would_lie_is_refused_also_by_hand_and_nothing_moves(
+    trained: Sandbox, old: str, new: str
+) -> None:
     _edit(trained.run.path, old, new)
     before = final(trained.run).step
     ended = trained.resume().wait()

@@ -103,7 +103,9 @@ def test_a_million_events_and_a_torn_last_line_in_constant_memory(tmp_path: Path
     log = tmp_path / events.EVENTS_FILE
     with log.open("wb") as file:
         for start in range(0, MILLION, 10_000):
-            file.write(b"".join(b'{"step":%d,"kind":"paused"}\n' % step for step in range(start, start + 10_000)))
+            file.write(
+                b"".join(b'{"step":%d,"kind":"paused"}\n' % step for step in range(start, start + 10_000))
+            )
         file.write(b'{"step":1000000,"ki')
     follower = _follower(tmp_path)
     time.sleep(1)

@@ -57,7 +57,9 @@ class TrainingDisplay:
                 )
                 for d in event.differences:
                     if d.rule == "free":  # the others come as warnings
-                        self._remark(f"{d.field} changes from {d.before} to {d.after}, which changes nothing learned")
+                        self._remark(
+                            f"{d.field} changes from {d.before} to {d.after}, which changes nothing learned"
+                        )
             case Stepped():
                 self._line(event.step, describe(event) + self._dice)
             case Validated():

@@ -119,7 +119,7 @@ class Trainer:
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
-        told = f"by {interrupts.signal_name}" if reason == "interrupted" else ""
+        told = f"interrupted by {interrupts.signal_name}" if reason == "interrupted" else ""
         yield events.Ended(
             step=self.state.step, reason=reason or "finished", message=told, seconds=now() - began
         )
@@ -127,7 +127,9 @@ class Trainer:
     def _advance(self) -> Generator[events.Event, None, float]:
         """A step; one that does not fit in memory is taken with less, if the configuration says so."""
         while True:
-            with contextlib.suppress(OutOfMemory):  # and with it the frames that hold the failed step's tensors
+            with contextlib.suppress(
+                OutOfMemory
+            ):  # and with it the frames that hold the failed step's tensors
                 return self._step()
             yield self._make_fit()
 
@@ -145,7 +147,9 @@ class Trainer:
         if fits is None or self.settings.engine.on_out_of_memory == "stop":
             raise fitting.does_not_fit(former, fits)
         self._resize(fits.model_dump(include={"patch", "labelled", "unlabelled"}, mode="json"))
-        told = f"a step of {fitting.describe(former)} does not fit in memory: on with {fitting.describe(fits)}"
+        told = (
+            f"a step of {fitting.describe(former)} does not fit in memory: on with {fitting.describe(fits)}"
+        )
         return self._warned(told)
 
     def _resize(self, fitted: dict[str, Any] | None) -> None:

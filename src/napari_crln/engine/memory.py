@@ -14,7 +14,13 @@ from napari_crln.errors import OutOfMemory
 
 _MEBI = 1 << 20
 #: What is said where an allocation fails; torch has a type of its own for CUDA only.
-_SIGNS = ("can't allocate memory", "out of memory", "bad_alloc", "could not create a memory", "could not create a primitive")
+_SIGNS = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a memory",
+    "could not create a primitive",
+)
 
 
 def peak_memory_mb(device: torch.device) -> float:

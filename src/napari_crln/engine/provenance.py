@@ -29,7 +29,9 @@ def provenance(settings: config.RunConfig, device: torch.device) -> dict[str, An
     return {"config": settings.model_dump(mode="json"), "made_with": versions}
 
 
-def differences(state: Mapping[str, Any], settings: config.RunConfig, device: torch.device) -> list[Difference]:
+def differences(
+    state: Mapping[str, Any], settings: config.RunConfig, device: torch.device
+) -> list[Difference]:
     """How a run that goes on from a checkpoint's state differs from the one that wrote it.
 
     Raises

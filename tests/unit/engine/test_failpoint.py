@@ -34,7 +34,9 @@ def test_it_kills_at_the_first_meeting_and_only_at_its_own_point(
     assert sent == [signal.SIGKILL]
 
 
-def test_others_signals_at_later_meetings_and_several(sent: list[int], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_others_signals_at_later_meetings_and_several(
+    sent: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv(VARIABLE, "a:b@2=SIGINT,c:d=SIGTERM,c:d=SIGINT")
     failpoint("a:b")
     assert sent == []

@@ -39,8 +39,16 @@ def test_each_size_is_a_legal_step_and_takes_less_than_the_one_before(
 
 
 def test_the_batch_shrinks_before_the_patch_and_its_longest_side_first() -> None:
-    tried = [(s.labelled, s.unlabelled, s.patch) for s in smaller(config.Batches(patch=(32, 64, 48), labelled=3), STRIDE)]
-    assert tried[:4] == [(2, 1, (32, 64, 48)), (1, 1, (32, 64, 48)), (1, 1, (32, 32, 48)), (1, 1, (32, 32, 16))]
+    tried = [
+        (s.labelled, s.unlabelled, s.patch)
+        for s in smaller(config.Batches(patch=(32, 64, 48), labelled=3), STRIDE)
+    ]
+    assert tried[:4] == [
+        (2, 1, (32, 64, 48)),
+        (1, 1, (32, 64, 48)),
+        (1, 1, (32, 32, 48)),
+        (1, 1, (32, 32, 16)),
+    ]
 
 
 @pytest.fixture

@@ -62,7 +62,9 @@ def test_at_once_the_step_is_refused_by_name_and_undone(network: nn.Module, norm
     assert same(buffers(network), before)
 
 
-def test_deferred_the_bad_steps_leave_nothing_the_good_ones_do_and_the_first_is_named(network: nn.Module) -> None:
+def test_deferred_the_bad_steps_leave_nothing_the_good_ones_do_and_the_first_is_named(
+    network: nn.Module,
+) -> None:
     guard, twin = StepGuard(network, True, refusal), nn.Sequential(nn.BatchNorm3d(2), nn.Conv3d(2, 1, 1))
     for step, (fill, norm) in enumerate([(1.0, 2.0), (NAN, NAN), (3.0, 1.0), (5.0, INF), (2.0, 1.0)]):
         with guard.undoing():
@@ -75,7 +77,9 @@ def test_deferred_the_bad_steps_leave_nothing_the_good_ones_do_and_the_first_is_
         guard.check({"total": 1.0}, NAN)
 
 
-def test_deferred_it_looks_at_no_value_until_asked(network: nn.Module, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_deferred_it_looks_at_no_value_until_asked(
+    network: nn.Module, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Reading one would make a GPU catch up with the program, at every step."""
 
     def read(*_: object) -> None:
