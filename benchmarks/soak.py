@@ -235,12 +235,16 @@ def _sample(seconds: float, pid: int, run: Path) -> Sample:
     return Sample(
         seconds=round(seconds, 1),
         memory_mb=_resident_mb(pid),
-        handles=len(os.listdir(f"/proc/{pid}/fd")),
-        threads=len(os.listdir(f"/proc/{pid}/task")),
+        handles=_entries(f"/proc/{pid}/fd"),
+        threads=_entries(f"/proc/{pid}/task"),
         watcher_mb=_resident_mb(os.getpid()),
-        watcher_handles=len(os.listdir("/proc/self/fd")),
+        watcher_handles=_entries("/proc/self/fd"),
         files=sum(len(names) for _, _, names in os.walk(run)),
     )
+
+
+def _entries(folder: str) -> int:
+    return sum(1 for _ in Path(folder).iterdir())
 
 
 def _resident_mb(pid: int) -> float:

@@ -209,9 +209,11 @@ class Sandbox:
         assert whole.code == 0, whole.err
         left = [str(p.relative_to(self.root)) for p in _all(self.project) if _is_leftover(p)]
         assert left == [], "left behind"
-        assert set(os.listdir(self.root)) <= _PLACES | {"disk"}, "something lies outside the folders"
+        assert {path.name for path in self.root.iterdir()} <= _PLACES | {"disk"}, (
+            "something lies outside the folders"
+        )
         for name in ("home", "tmp", "cwd"):
-            assert os.listdir(self.root / name) == [], f"something was written to {name}"
+            assert list((self.root / name).iterdir()) == [], f"something was written to {name}"
         assert _processes_of(self.started) == [], "a process is left"
 
 

@@ -71,9 +71,9 @@ def test_what_would_lie_is_refused_also_by_hand_and_nothing_moves(
     before = final(trained.run).step
     ended = trained.resume().wait()
     assert ended.code == 2, ended.err
-    field = old.split()[0]
+    field = old.split(maxsplit=1)[0]
     assert field in ended.last_words
-    assert new.split()[-1] in ended.last_words
+    assert new.rsplit(maxsplit=1)[-1] in ended.last_words
     assert final(trained.run).step == before
 
     _edit(trained.run.path, new, old)

@@ -19,7 +19,6 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
-import torch._dynamo  # what the first optimiser would import, at the cost of seconds
 from breakages import BREAKAGES
 
 import napari_crln.cli.inspecting

@@ -89,14 +89,12 @@ def _threads() -> set[threading.Thread]:
 @pytest.fixture
 def panel(make_napari_viewer_proxy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The panel, docked in a viewer; in the end taken out as napari does when the dock's x is clicked."""
-    from napari._qt.qt_main_window import _instantiate_dock_widget
-
-    from napari_crln.gui.dock import CrlnDock
+    from napari_crln.gui.dock import crln_panel
 
     source = str(Path(__file__).parents[2] / "src")  # for child processes, where the package is not installed
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]))
     viewer = make_napari_viewer_proxy(show=True)
-    panel = _instantiate_dock_widget(CrlnDock, viewer.__wrapped__)  # as napari does it, behind its proxy
+    panel = crln_panel()  # as napari does it
     dock = viewer.window.add_dock_widget(panel, name="crln", area="right")
     yield panel
     viewer.window.remove_dock_widget(dock)

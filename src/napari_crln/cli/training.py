@@ -28,7 +28,7 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
 def train(
     project: Annotated[Path | None, typer.Argument(metavar="PROJECT", help="Project folder.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="supervised, mean-teacher, ua-mt, cutmix or crln (default).")
+        str | None, typer.Option(help="supervised, mean-teacher, ua-mt, cutmix, bcp or crln (default).")
     ] = None,
     preset: Annotated[
         str | None,

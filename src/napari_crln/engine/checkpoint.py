@@ -148,6 +148,16 @@ def latest(folder: Path) -> tuple[Snapshot | None, list[str]]:
     return None, skipped
 
 
+def none_sound(folder: Path, skipped: list[str]) -> CorruptCheckpoint:
+    """The error for a run that cannot go on: it says why its last checkpoint was skipped."""
+    return CorruptCheckpoint(
+        f"none of {len(skipped)} checkpoints is sound, the last because: {skipped[0]}",
+        "a run goes on from a checkpoint whose bytes match its manifest",
+        "Restore the folder from a backup, or start a new run",
+        folder,
+    )
+
+
 def best(folder: Path) -> Snapshot | None:
     """The checkpoint that did best on validation; None if no validation has named one.
 

@@ -67,6 +67,11 @@ def does_not_fit(sizes: config.Batches, fitting: config.Batches | None) -> OutOf
     )
 
 
+def gone_on_with(former: config.Batches, fitting: config.Batches) -> str:
+    """What a run says that goes on with less."""
+    return f"a step of {describe(former)} does not fit in memory: on with {describe(fitting)}"
+
+
 def describe(sizes: config.Batches) -> str:
     """Batch and patch in words."""
     return f"{sizes.labelled} + {sizes.unlabelled} patches of {' × '.join(map(str, sizes.patch))} voxels"

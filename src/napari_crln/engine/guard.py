@@ -15,6 +15,8 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
+from napari_crln.errors import TrainingDiverged
+
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -87,3 +89,13 @@ class StepGuard:
 def _told(losses: Mapping[str, float], norm: float) -> str:
     bad = [f"loss {name} is {value}" for name, value in losses.items() if not math.isfinite(value)]
     return ", ".join(bad) or f"the gradient's norm is {norm}"
+
+
+def diverged(rate: float, run: str, found: str, step: int) -> TrainingDiverged:
+    """The error of a run with a learning rate, for what was not finite at a step counted from 0."""
+    return TrainingDiverged(
+        f"{found} at iteration {step}",
+        "training goes on only with finite ones; no weight was moved by it",
+        f"Resume with a learning rate below {rate:g}",
+        run,
+    )

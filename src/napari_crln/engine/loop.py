@@ -14,29 +14,36 @@ import socket
 import time
 from collections.abc import Generator, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint, fitting
+from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
 from napari_crln.engine.failpoint import failpoint
-from napari_crln.engine.guard import StepGuard
+from napari_crln.engine.guard import StepGuard, diverged
+from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
-from napari_crln.engine.preview import Previewer
-from napari_crln.engine.provenance import differences, provenance
+from napari_crln.engine.preview import PreviewCommand, Previewer
+from napari_crln.engine.provenance import differences, provenance, remarks
+from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
+from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
-from napari_crln.errors import CorruptCheckpoint, CrlnError, OutOfMemory, TrainingDiverged
+from napari_crln.errors import CrlnError, OutOfMemory
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
-from napari_crln.volume.project import Project
+
+if TYPE_CHECKING:  # data may come from elsewhere than a project
+    from napari_crln.volume.project import Project
 
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 _REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}
@@ -52,6 +59,7 @@ class Trainer:
     data : volumes in memory
     settings : configuration of the run
     folder : an existing run folder (`run.folder.RunFolder.create`)
+    project : where the data come from: labels that change there are taken in; none: they never change
 
     Raises
     ------
@@ -59,20 +67,27 @@ class Trainer:
         As soon as it is made, if the run cannot start; RunError also if another process holds the folder.
     """
 
-    def __init__(self, data: TrainingData, settings: config.RunConfig, folder: Path) -> None:
+    def __init__(
+        self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
+    ) -> None:
         use_threads(settings.engine)
         #: As they are in effect: batches are smaller than configured where those do not fit in memory.
         self.settings = settings
         self._configured = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
-        self._data = data
+        self._project = project
+        self._speed = Speed.of(settings.engine, self.device)
+        self._meter = Meter(self.device)
         with memory_guard("the network with the volumes", _NEEDS_LESS, folder.name):
             self.state = TrainingState.initial(settings, data.class_names, self.device)
-            self._batches = Batches(data, settings, self.device)
-        self._meter = Meter(self.device)
-        self._guard = StepGuard(self.state.learner, self.device.type != "cpu", self._diverged)
-        self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
+            self._draw_from(data)
+        refusal = partial(diverged, settings.optimiser.learning_rate, folder.name)
+        self._guard = StepGuard(self.state.learner, self.device.type != "cpu", refusal)
+        self._previewer = Previewer(
+            self.state, data, settings, folder, self._anchors, settle=self._meter.settle
+        )
+        self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         self._differences: list[events.Difference] = []
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
@@ -81,7 +96,8 @@ class Trainer:
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
         """Train on a project's volumes by their roles."""
-        return cls(TrainingData.of(project), settings, folder)
+        data = TrainingData.of(project, settings.engine, choose_device(settings.engine.device))
+        return cls(data, settings, folder, project)
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
@@ -102,27 +118,29 @@ class Trainer:
                 raise
             finally:
                 self._previewer.drop()
+                self._labels.close()
+                self._suggester.drop()
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
         self._sound = True
         yield self._started()
-        yield from map(self._warned, self._remarks(skipped))
+        yield from map(self._warned, [*remarks(skipped, self._differences), *self._data.warnings])
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
+                yield from self._take_labels()
                 seconds = yield from self._advance()
                 yield from self._report(interrupts)
-                yield from self._previewer.after_step(seconds)
+                yield from self._look_about(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
         told = f"interrupted by {interrupts.signal_name}" if reason == "interrupted" else ""
-        yield events.Ended(
-            step=self.state.step, reason=reason or "finished", message=told, seconds=now() - began
-        )
+        seconds = now() - began
+        yield events.Ended(step=self.state.step, reason=reason or "finished", message=told, seconds=seconds)
 
     def _advance(self) -> Generator[events.Event, None, float]:
         """A step; one that does not fit in memory is taken with less, if the configuration says so."""
@@ -147,19 +165,27 @@ class Trainer:
         if fits is None or self.settings.engine.on_out_of_memory == "stop":
             raise fitting.does_not_fit(former, fits)
         self._resize(fits.model_dump(include={"patch", "labelled", "unlabelled"}, mode="json"))
-        told = (
-            f"a step of {fitting.describe(former)} does not fit in memory: on with {fitting.describe(fits)}"
-        )
-        return self._warned(told)
+        return self._warned(fitting.gone_on_with(former, fits))
 
-    def _resize(self, fitted: dict[str, Any] | None) -> None:
+    def _resize(self, fitted: dict[str, Any]) -> None:
         """Draw batches of these sizes from now on, and after a resume."""
         self.state.fitted = fitted
-        if fitted is not None:
-            sizes = self.settings.batches.model_copy(update=fitted | {"patch": tuple(fitted["patch"])})
-            self.settings = self.settings.model_copy(update={"batches": sizes})
-            del self._batches  # before there are others: memory is short
-            self._batches = Batches(self._data, self.settings, self.device)
+        sizes = self.settings.batches.model_copy(update=fitted | {"patch": tuple(fitted["patch"])})
+        self.settings = self.settings.model_copy(update={"batches": sizes})
+        self._labels.close()
+        unanswered = self._labels.unanswered()
+        if self._project is not None:  # labels may have changed since
+            self._data = TrainingData.of(self._project, self.settings.engine, self.device)
+        self._draw_from(self._data)
+        self._previewer.trace(self._anchors)
+        for name in unanswered:
+            self._labels.want(events.LabelsChanged(volume=name, revision=0), self.state.step)
+
+    def _draw_from(self, data: TrainingData) -> None:
+        self._data = data
+        self._batches = Batches(data, self.settings, self.device)
+        self._labels = LabelsIntake(self._project, data, self._batches)
+        self._anchors = AnchorTrace(self._batches, self.settings)
 
     def _step(self) -> float:
         """One iteration: batch, losses, optimiser, teacher and μ; returns the seconds it took."""
@@ -171,7 +197,7 @@ class Trainer:
         waited = now() - start
         state.learner.student.train()
         rate = learning_rate(step, self.settings.iterations, self.settings.optimiser)
-        with memory_guard("a step", "Lower batches.patch or the batch", "training"):
+        with memory_guard("a step", _NEEDS_LESS, self.folder.name):
             with self._guard.undoing():
                 with autocast(self.device, self.settings.engine.precision):
                     result = STEPS[self.settings.method.name](state.learner, batch, step, random)
@@ -180,12 +206,19 @@ class Trainer:
                 self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
             self._sound = False
             failpoint("loop:optimised")
-            state.learner.after_step(result, step)
+            state.learner.after_step(result, step, self._speed.fused)
             state.step += 1
             self._sound = True
         seconds = now() - start
         self._meter.add(result, norm, seconds, waited)
+        self._previewer.saw(step, result.anchors)
         return seconds
+
+    def _look_about(self, seconds: float) -> Iterator[events.Event]:
+        """Previews and suggestions, which share what they may take of the time of a step."""
+        part = self._suggester.part
+        yield from self._previewer.after_step((1 - part) * seconds)
+        yield from self._suggester.after_step(part * seconds)
 
     def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
         """Events that are due after a step; a signal breaks a validation off."""
@@ -205,7 +238,7 @@ class Trainer:
         cases, stop = self._data.validation, lambda: interrupts.stop_requested
         windows = f"a validation with {self._configured.predicting.batch} windows at once"
         try:
-            with memory_guard(windows, "Resume with a lower predicting.batch", "validation"):
+            with memory_guard(windows, "Resume with a lower predicting.batch", self.folder.name):
                 return validate(self.state, cases, self._configured, self.device, stop)
         except Cancelled:
             return None
@@ -242,15 +275,28 @@ class Trainer:
                 elif isinstance(command, events.Resume) and paused:
                     paused = False
                     yield events.Continued(step=self.state.step)
-                elif isinstance(command, events.Focus | events.PreviewBudget):
+                elif isinstance(command, PreviewCommand):
                     yield from self._previewer.obey(command)
+                    self._suggester.budget.share = self._previewer.budget.share
+                elif isinstance(command, events.LabelsChanged):
+                    self._labels.want(command, self.state.step)
             for message in inbox.warnings():
                 yield self._warned(message)
             if not paused:
                 return None
             failpoint("loop:paused")
+            yield from self._take_labels()
             yield from self._previewer.while_paused()
+            yield from self._suggester.while_paused()
             time.sleep(_POLL_S)
+
+    def _take_labels(self) -> Iterator[events.Event]:
+        """Go on with labels that changed; what is suggested next heeds them."""
+        for event in self._labels.take(self.state.step):
+            if isinstance(event, events.LabelsTaken):
+                self._anchors.forget()
+                self._suggester.relabel(event.volume, self._batches.target(event.volume))
+            yield event
 
     def _pause(self) -> Iterator[events.Event]:
         yield from self._flush()
@@ -274,15 +320,11 @@ class Trainer:
         if snapshot is not None:
             self._differences = differences(snapshot.state, self._configured, self.device)
             self.state.restore(snapshot)
-            self._resize(self.state.fitted)
+            if self.state.fitted is not None:
+                self._resize(self.state.fitted)
             self._saved = self.state.step
         elif skipped:
-            raise CorruptCheckpoint(
-                f"none of {len(skipped)} checkpoints is sound, the last because: {skipped[0]}",
-                "a run goes on from a checkpoint whose bytes match its manifest",
-                "Restore the folder from a backup, or start a new run",
-                folder,
-            )
+            raise checkpoint.none_sound(folder, skipped)
         return skipped
 
     def _end_badly(self, log: EventLog, error: BaseException) -> None:
@@ -294,24 +336,6 @@ class Trainer:
         with contextlib.suppress(CrlnError, OSError):
             log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
             log.sync()
-
-    def _diverged(self, found: str, step: int) -> TrainingDiverged:
-        return TrainingDiverged(
-            f"{found} at iteration {step}",
-            "training goes on only with finite ones; no weight was moved by it",
-            f"Resume with a learning rate below {self.settings.optimiser.learning_rate:g}",
-            self.folder.name,
-        )
-
-    def _remarks(self, skipped: list[str]) -> Iterator[str]:
-        """What a person should know about where the run goes on from."""
-        for message in skipped:
-            yield f"checkpoint skipped: {message}"
-        for d in self._differences:
-            if d.rule == "warn":
-                yield (
-                    f"{d.field} changes from {d.before} to {d.after}: the run is no longer one of a single setting"
-                )
 
     def _warned(self, message: str) -> events.Warned:
         return events.Warned(step=self.state.step, message=message)
@@ -329,4 +353,5 @@ class Trainer:
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),
             differences=tuple(self._differences),
+            prototypes=self.settings.method.dim.prototypes if self.settings.method.uses_clues else 0,
         )

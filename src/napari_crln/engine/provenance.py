@@ -7,7 +7,7 @@ edited by hand is checked like an option of `resume`.
 from __future__ import annotations
 
 import platform
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import torch
@@ -51,6 +51,16 @@ def differences(
         if before != after:
             found.append(Difference(field=name, before=str(before), after=str(after), rule="warn"))
     return found
+
+
+def remarks(skipped: Iterable[str], found: Iterable[Difference]) -> Iterator[str]:
+    """What a person should know of where a run goes on from: checkpoints passed over, and what may matter."""
+    for message in skipped:
+        yield f"checkpoint skipped: {message}"
+    for difference in found:
+        if difference.rule == "warn":
+            change = f"{difference.field} changes from {difference.before} to {difference.after}"
+            yield f"{change}: the run is no longer one of a single setting"
 
 
 def _refusal(name: str, before: Any, after: Any) -> ConfigError:

@@ -16,7 +16,7 @@ from napari_crln.types import ShapeDHW
 
 #: In the place of a preset: sizes by the data, as the command line has it without a preset.
 AUTOMATIC = "automatic"
-METHODS: tuple[MethodName, ...] = ("crln", "supervised", "mean-teacher", "ua-mt", "cutmix")
+METHODS: tuple[MethodName, ...] = ("crln", "supervised", "mean-teacher", "ua-mt", "cutmix", "bcp")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _ITERATIONS = {"cpu": 1000}
 _GPU_ITERATIONS = 10_000

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from math import prod
 
 import pytest
@@ -29,7 +30,7 @@ def test_each_size_is_a_legal_step_and_takes_less_than_the_one_before(
 ) -> None:
     first = config.Batches(patch=patch, labelled=labelled, unlabelled=unlabelled, foreground=0.25)
     found = [first, *smaller(first, STRIDE)]
-    for before, after in zip(found, found[1:], strict=False):
+    for before, after in pairwise(found):
         assert voxels(after) < voxels(before)
         assert min(after.labelled, after.unlabelled) >= 1
         assert all(side % 16 == 0 and 16 <= side <= old for side, old in zip(after.patch, patch, strict=True))

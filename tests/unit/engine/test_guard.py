@@ -28,6 +28,13 @@ def forward(network: nn.Module, fill: float) -> None:
     network(torch.full((2, 2, 2, 2, 2), fill))
 
 
+def fail(network: nn.Module, error: type[BaseException]) -> None:
+    before = buffers(network)
+    forward(network, 5.0)
+    assert not same(buffers(network), before)
+    raise error
+
+
 def buffers(network: nn.Module) -> list[Tensor]:
     return [buffer.clone() for buffer in network.buffers()]
 
@@ -45,9 +52,7 @@ def test_a_step_that_fails_leaves_the_statistics_of_the_one_before(
         forward(network, 1.0)
     before = buffers(network)
     with pytest.raises(error), guard.undoing():
-        forward(network, 5.0)
-        assert not same(buffers(network), before)
-        raise error
+        fail(network, error)
     assert same(buffers(network), before)
 
 
@@ -56,9 +61,15 @@ def test_at_once_the_step_is_refused_by_name_and_undone(network: nn.Module, norm
     guard = StepGuard(network, False, refusal)
     before = buffers(network)
     terms = {"total": torch.tensor(norm), "clues": torch.tensor(1.0), "cps": torch.tensor(norm)}
-    with pytest.raises(Refused, match=f"loss total is {norm}, loss cps is {norm} at 7"), guard.undoing():
-        forward(network, 5.0)
-        guard.judge(torch.tensor(norm), terms, 7)
+
+    def step() -> None:
+        with guard.undoing():
+            forward(network, 5.0)
+            assert not same(buffers(network), before)
+            guard.judge(torch.tensor(norm), terms, 7)
+
+    with pytest.raises(Refused, match=f"loss total is {norm}, loss cps is {norm} at 7"):
+        step()
     assert same(buffers(network), before)
 
 

@@ -16,6 +16,7 @@ from napari_crln.events import (
     Ended,
     Event,
     Paused,
+    Previewed,
     Started,
     Stepped,
     Validated,
@@ -25,6 +26,7 @@ from napari_crln.gui import obstacles
 from napari_crln.gui.model import PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
+from napari_crln.gui.run_view import Preview, RunView, pruned
 from napari_crln.run.folder import RunFolder
 from napari_crln.volume.sample import make_sample_project
 
@@ -230,6 +232,41 @@ def test_budget_goes_to_the_run_and_into_the_choice(training: Desk) -> None:
     assert (training.commands(), training.now.live.budget) == (["preview_budget"], 0.2)
 
 
+def test_what_was_chosen_before_training_is_told_once_it_has_begun(desk: Desk) -> None:
+    desk.presenter.set_budget(0.2)
+    desk.presenter.set_prototype(9)
+    desk.presenter.start()
+    assert desk.commands() == []
+    desk.write(started().model_copy(update={"prototypes": 4}))
+    assert desk.commands() == ["preview_budget", "preview_similarity"]
+    assert desk.now.live.prototype == 4, "a class has no more"
+    desk.write(stepped(1))
+    assert len(desk.commands()) == 2
+
+
+def test_history_loses_what_the_run_has_removed_but_not_what_is_shown(training: Desk) -> None:
+    training.write(*(Previewed(step=g, generation=g, volume="phantom_000", maps=[]) for g in (1, 2, 3, 4)))
+    training.presenter.set_live(generation=1)
+    for generation in (3, 4):
+        (training.now.run.folder / "preview.zarr" / f"g{generation:08d}").mkdir(parents=True)
+    training.presenter.look_for_previews()
+    assert [(p.generation, p.kept) for p in training.now.run.previews] == [(1, False), (3, True), (4, True)]
+    training.presenter.set_live(generation=None)
+    training.presenter.look_for_previews()
+    assert [p.generation for p in training.now.run.previews] == [3, 4]
+
+
+def test_a_generation_that_came_after_the_look_is_not_taken_for_removed() -> None:
+    view = RunView(previews=tuple(Preview(g, "a", g) for g in (1, 2, 3)))
+    assert [p.generation for p in pruned(view, {2}, newest=2, shown=None).previews] == [2, 3]
+
+
+def test_another_volume_is_seen_as_it_is_now(training: Desk) -> None:
+    training.presenter.set_live(generation=7)
+    training.presenter.show_volume("phantom_001")
+    assert (training.now.shown, training.now.live.generation) == ("phantom_001", None)
+
+
 @pytest.mark.parametrize(("keep", "sent"), [(True, []), (False, ["stop"])])
 def test_closing_leaves_or_stops_the_run_as_chosen(training: Desk, keep: bool, sent: list[str]) -> None:
     training.model.update(keep_running=keep)
@@ -262,7 +299,8 @@ def test_prediction_is_the_command_line_and_its_progress(training: Desk) -> None
     training.predictor.predict(("phantom_001",))
     assert "no checkpoint" in training.now.message.text
     training.write(Checkpointed(step=5, path="x"))
-    training.predictor.predict(("phantom_001",), clues=False)
+    training.predictor.choose(clues=False)
+    training.predictor.predict(("phantom_001",))
     child = training.launcher.last
     assert child.arguments[:4] == ["predict", str(training.now.project.path), "--run", training.now.run.name]
     assert child.arguments[4:] == ["--json", "--progress", "--volume", "phantom_001", "--without-clues"]
