@@ -233,6 +233,9 @@ class Engine(_Section):
     validate_every: int = _field(
         0, "iterations between validations; 0: only where there is none to do", "free", ge=0
     )
+    on_out_of_memory: Literal["stop", "halve"] = _field(
+        "stop", "a step does not fit: stop, or go on with half the batch, then half the patch", "free"
+    )
     preview_share: float = _field(
         0.05, "share of training time for previews and suggestions", "free", ge=0, le=0.5
     )

@@ -38,6 +38,15 @@ class _Event(_Record):
     time: float = Field(default=0.0, description="wall clock, s since 1970; for people only")
 
 
+class Difference(_Record):
+    """What differs from what the checkpoint was made with, that a resumed run goes on from."""
+
+    field: str = Field(description="of the configuration, or napari_crln, python, torch, device")
+    before: str
+    after: str
+    rule: Literal["free", "warn"] = Field(description="no effect on what is learned, or perhaps one")
+
+
 class Started(_Event):
     kind: Literal["started"] = "started"
     schema_version: int = SCHEMA
@@ -49,6 +58,9 @@ class Started(_Event):
     labelled: int = Field(description="volumes with labels")
     unlabelled: int
     parameters: int = Field(description="trainable parameters of the student")
+    differences: tuple[Difference, ...] = Field(
+        default=(), description="a resumed run's, from its checkpoint"
+    )
     prototypes: int = Field(default=0, description="prototypes a class; 0: the method has none")
 
 

@@ -39,6 +39,7 @@ OPTIONS = [
     "engine.fused",
     "engine.keep",
     "engine.log_every",
+    "engine.on_out_of_memory",
     "engine.precision",
     "engine.preview_history",
     "engine.preview_share",

@@ -55,6 +55,11 @@ class TrainingDisplay:
                     f"{event.parameters / 1e6:.2f} M parameters"
                     + (f", resumed at iteration {event.step}" if event.resumed else "")
                 )
+                for d in event.differences:
+                    if d.rule == "free":  # the others come as warnings
+                        self._remark(
+                            f"{d.field} changes from {d.before} to {d.after}, which changes nothing learned"
+                        )
             case Stepped():
                 self._line(event.step, describe(event) + self._dice)
             case Validated():

@@ -14,6 +14,7 @@ from napari_crln.errors import ConfigError, ProjectError, UsageError
 
 if TYPE_CHECKING:
     from napari_crln.config import RunConfig
+    from napari_crln.events import Ended
     from napari_crln.run.folder import RunFolder
     from napari_crln.volume.project import Project
 
@@ -150,9 +151,6 @@ def change(run: RunFolder, chosen: dict[str, Any], settings: list[str]) -> None:
                 "Train a new run with it",
                 run.name,
             )
-    for name, before, after, rule in changed:
-        if rule == "warn":
-            remark(f"{name} changes from {before} to {after}: the run is no longer one of a single setting")
     if changed:
         with Lock(run.path):
             former = run.path / f"config-until-{run.status().step:08d}.toml"
@@ -163,24 +161,30 @@ def change(run: RunFolder, chosen: dict[str, Any], settings: list[str]) -> None:
 
 def _follow(run: RunFolder, as_json: bool) -> None:
     """Train a run folder to its end, showing events; leaves with 130 if it was interrupted."""
-    from napari_crln.engine.loop import Trainer
-    from napari_crln.events import Ended, dump_line
-    from napari_crln.volume.project import Project
-
-    settings, project = run.config(), run.path.parent.parent
-    ended: Ended | None = None
-    if as_json:
-        _line(json.dumps({"kind": "run", "name": run.name, "path": str(run.path)}))
-        for event in Trainer.of(Project.open(project), settings, run.path):
-            _line(dump_line(event).decode())
-            ended = event if isinstance(event, Ended) else ended
-    else:
-        ended = _shown(run, project, settings)
+    show = _printed if as_json else _shown
+    try:
+        ended = show(run, run.path.parent.parent, run.config())
+    except KeyboardInterrupt:  # the second Ctrl-C: at once, without a checkpoint
+        remark(f"{run.name}: interrupted at once; resume goes on from its last checkpoint")
+        raise typer.Exit(_INTERRUPTED) from None
     if ended is not None and ended.reason == "interrupted":
         raise typer.Exit(_INTERRUPTED)
 
 
-def _shown(run: RunFolder, project: Path, settings: RunConfig) -> Any:
+def _printed(run: RunFolder, project: Path, settings: RunConfig) -> Ended | None:
+    from napari_crln.engine.loop import Trainer
+    from napari_crln.events import Ended, dump_line
+    from napari_crln.volume.project import Project
+
+    ended: Ended | None = None
+    _line(json.dumps({"kind": "run", "name": run.name, "path": str(run.path)}))
+    for event in Trainer.of(Project.open(project), settings, run.path):
+        _line(dump_line(event).decode())
+        ended = event if isinstance(event, Ended) else ended
+    return ended
+
+
+def _shown(run: RunFolder, project: Path, settings: RunConfig) -> Ended | None:
     from napari_crln.cli.live import TrainingDisplay
     from napari_crln.engine.loop import Trainer
     from napari_crln.events import Ended

@@ -17,7 +17,7 @@ import json
 import re
 import shutil
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +31,7 @@ from napari_crln.engine import manifest
 from napari_crln.engine.failpoint import failpoint
 from napari_crln.errors import CorruptCheckpoint, RunError, TrainingDiverged
 
-SCHEMA = 1
+SCHEMA = 2
 BEST_FILE = "best.json"
 STATE_FILE = "state.json"
 #: Groups whose tensors must be finite.
@@ -59,8 +59,14 @@ class Snapshot:
     state: Mapping[str, Any]
 
 
+def from_1_without_provenance(snapshot: Snapshot) -> Snapshot:
+    """Schema 2 says what it was made with, and the sizes that fitted in memory; of schema 1 nobody knows."""
+    unknown = {"config": None, "made_with": None, "fitted": None}
+    return replace(snapshot, state={**unknown, **snapshot.state})
+
+
 #: Schema n → the function that brings a snapshot of schema n to schema n + 1.
-UPGRADES: dict[int, Callable[[Snapshot], Snapshot]] = {}
+UPGRADES: dict[int, Callable[[Snapshot], Snapshot]] = {1: from_1_without_provenance}
 
 
 def save(folder: Path, snapshot: Snapshot, *, keep: int, best: bool = False) -> Path:
@@ -140,6 +146,16 @@ def latest(folder: Path) -> tuple[Snapshot | None, list[str]]:
             if path.exists():  # else pruned by the engine while we looked
                 raise
     return None, skipped
+
+
+def none_sound(folder: Path, skipped: list[str]) -> CorruptCheckpoint:
+    """The error for a run that cannot go on: it says why its last checkpoint was skipped."""
+    return CorruptCheckpoint(
+        f"none of {len(skipped)} checkpoints is sound, the last because: {skipped[0]}",
+        "a run goes on from a checkpoint whose bytes match its manifest",
+        "Restore the folder from a backup, or start a new run",
+        folder,
+    )
 
 
 def best(folder: Path) -> Snapshot | None:

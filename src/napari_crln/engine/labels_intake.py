@@ -109,6 +109,10 @@ class LabelsIntake:
                 return
             yield from self._advance(step)
 
+    def unanswered(self) -> set[str]:
+        """Volumes whose labels somebody said had changed, and that nothing was told of since."""
+        return self._wanted | (set() if self._look is None else self._look.wanted)
+
     def close(self) -> None:
         """Wait a while for a look that is under way."""
         if self._look is not None:

@@ -9,31 +9,35 @@ is a function of seed and step.
 from __future__ import annotations
 
 import contextlib
-import math
 import os
 import socket
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from napari_crln import config, events
-from napari_crln.engine import checkpoint
+from napari_crln.engine import checkpoint, fitting
 from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.failpoint import failpoint
+from napari_crln.engine.guard import StepGuard, diverged
 from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
+from napari_crln.engine.provenance import differences, provenance, remarks
 from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
-from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
+from napari_crln.errors import CrlnError, OutOfMemory
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
@@ -44,6 +48,7 @@ if TYPE_CHECKING:  # data may come from elsewhere than a project
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 _REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}
 _POLL_S = 0.2
+_NEEDS_LESS = "Lower network.base_filters or batches.patch, or free memory"
 
 
 class Trainer:
@@ -66,21 +71,25 @@ class Trainer:
         self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
     ) -> None:
         use_threads(settings.engine)
+        #: As they are in effect: batches are smaller than configured where those do not fit in memory.
         self.settings = settings
+        self._configured = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
-        self.state = TrainingState.initial(settings, data.class_names, self.device)
-        self._data = data
+        self._project = project
         self._speed = Speed.of(settings.engine, self.device)
-        self._batches = Batches(data, settings, self.device)
-        self._labels = LabelsIntake(project, data, self._batches)
         self._meter = Meter(self.device)
-        self._anchors = AnchorTrace(self._batches, settings)
+        with memory_guard("the network with the volumes", _NEEDS_LESS, folder.name):
+            self.state = TrainingState.initial(settings, data.class_names, self.device)
+            self._draw_from(data)
+        refusal = partial(diverged, settings.optimiser.learning_rate, folder.name)
+        self._guard = StepGuard(self.state.learner, self.device.type != "cpu", refusal)
         self._previewer = Previewer(
             self.state, data, settings, folder, self._anchors, settle=self._meter.settle
         )
         self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
+        self._differences: list[events.Difference] = []
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
         self._sound = False
 
@@ -96,12 +105,13 @@ class Trainer:
             inbox.drop_stale()
             ended = False
             try:
-                for event in self._train(inbox, interrupts):
-                    log.append(event)
-                    if isinstance(event, events.Checkpointed | events.Ended):
-                        log.sync()
-                    ended = isinstance(event, events.Ended)
-                    yield event
+                with memory_guard("the run", _NEEDS_LESS, self.folder.name):
+                    for event in self._train(inbox, interrupts):
+                        log.append(event)
+                        if isinstance(event, events.Checkpointed | events.Ended):
+                            log.sync()
+                        ended = isinstance(event, events.Ended)
+                        yield event
             except BaseException as error:
                 if not ended:
                     self._end_badly(log, error)
@@ -115,23 +125,67 @@ class Trainer:
         skipped = self._restore()
         self._sound = True
         yield self._started()
-        for message in skipped:
-            yield self._warned(f"checkpoint skipped: {message}")
-        for message in self._data.warnings:
-            yield self._warned(message)
+        yield from map(self._warned, [*remarks(skipped, self._differences), *self._data.warnings])
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
                 yield from self._take_labels()
-                seconds = self._step()
+                seconds = yield from self._advance()
                 yield from self._report(interrupts)
                 yield from self._look_about(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
-        yield events.Ended(step=self.state.step, reason=reason or "finished", seconds=now() - began)
+        told = f"interrupted by {interrupts.signal_name}" if reason == "interrupted" else ""
+        seconds = now() - began
+        yield events.Ended(step=self.state.step, reason=reason or "finished", message=told, seconds=seconds)
+
+    def _advance(self) -> Generator[events.Event, None, float]:
+        """A step; one that does not fit in memory is taken with less, if the configuration says so."""
+        while True:
+            with contextlib.suppress(
+                OutOfMemory
+            ):  # and with it the frames that hold the failed step's tensors
+                return self._step()
+            yield self._make_fit()
+
+    def _make_fit(self) -> events.Warned:
+        """Go on with the largest batch and patch that fit.
+
+        Raises
+        ------
+        OutOfMemory
+            If none does, or the configuration says to stop; it names what would fit.
+        """
+        self.state.optimiser.zero_grad(set_to_none=True)
+        former = self.settings.batches
+        fits = fitting.largest_that_fits(self.state.learner, self.settings, self.device, self.state.step)
+        if fits is None or self.settings.engine.on_out_of_memory == "stop":
+            raise fitting.does_not_fit(former, fits)
+        self._resize(fits.model_dump(include={"patch", "labelled", "unlabelled"}, mode="json"))
+        return self._warned(fitting.gone_on_with(former, fits))
+
+    def _resize(self, fitted: dict[str, Any]) -> None:
+        """Draw batches of these sizes from now on, and after a resume."""
+        self.state.fitted = fitted
+        sizes = self.settings.batches.model_copy(update=fitted | {"patch": tuple(fitted["patch"])})
+        self.settings = self.settings.model_copy(update={"batches": sizes})
+        self._labels.close()
+        unanswered = self._labels.unanswered()
+        if self._project is not None:  # labels may have changed since
+            self._data = TrainingData.of(self._project, self.settings.engine, self.device)
+        self._draw_from(self._data)
+        self._previewer.trace(self._anchors)
+        for name in unanswered:
+            self._labels.want(events.LabelsChanged(volume=name, revision=0), self.state.step)
+
+    def _draw_from(self, data: TrainingData) -> None:
+        self._data = data
+        self._batches = Batches(data, self.settings, self.device)
+        self._labels = LabelsIntake(self._project, data, self._batches)
+        self._anchors = AnchorTrace(self._batches, self.settings)
 
     def _step(self) -> float:
         """One iteration: batch, losses, optimiser, teacher and μ; returns the seconds it took."""
@@ -143,13 +197,15 @@ class Trainer:
         waited = now() - start
         state.learner.student.train()
         rate = learning_rate(step, self.settings.iterations, self.settings.optimiser)
-        with memory_guard(self.settings.batches):
-            with autocast(self.device, self.settings.engine.precision):
-                result = STEPS[self.settings.method.name](state.learner, batch, step, random)
-            norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
-            if self.device.type == "cpu":
-                self._require_finite(float(norm))
+        with memory_guard("a step", _NEEDS_LESS, self.folder.name):
+            with self._guard.undoing():
+                with autocast(self.device, self.settings.engine.precision):
+                    result = STEPS[self.settings.method.name](state.learner, batch, step, random)
+                failpoint("loop:step")
+                norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
+                self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
             self._sound = False
+            failpoint("loop:optimised")
             state.learner.after_step(result, step, self._speed.fused)
             state.step += 1
             self._sound = True
@@ -180,8 +236,10 @@ class Trainer:
 
     def _validate(self, interrupts: Interrupts) -> events.Validated | None:
         cases, stop = self._data.validation, lambda: interrupts.stop_requested
+        windows = f"a validation with {self._configured.predicting.batch} windows at once"
         try:
-            return validate(self.state, cases, self.settings, self.device, stop)
+            with memory_guard(windows, "Resume with a lower predicting.batch", self.folder.name):
+                return validate(self.state, cases, self._configured, self.device, stop)
         except Cancelled:
             return None
 
@@ -189,12 +247,15 @@ class Trainer:
         if self._meter.count:
             rate = learning_rate(self.state.step - 1, self.settings.iterations, self.settings.optimiser)
             event = self._meter.read(self.state.step, self.settings.iterations, rate)
-            self._require_finite(event.measures["gradient_norm"])
+            self._guard.check(event.losses, event.measures["gradient_norm"])
             yield event
 
     def _checkpoint(self, best: bool = False) -> events.Checkpointed:
         folder = self.folder / events.CHECKPOINTS
-        path = checkpoint.save(folder, self.state.snapshot(), keep=self.settings.engine.keep, best=best)
+        snapshot = self.state.snapshot()
+        made = provenance(self._configured, self.device)
+        snapshot = replace(snapshot, state={**snapshot.state, **made})
+        path = checkpoint.save(folder, snapshot, keep=self.settings.engine.keep, best=best)
         self._saved = self.state.step
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
 
@@ -223,6 +284,7 @@ class Trainer:
                 yield self._warned(message)
             if not paused:
                 return None
+            failpoint("loop:paused")
             yield from self._take_labels()
             yield from self._previewer.while_paused()
             yield from self._suggester.while_paused()
@@ -249,19 +311,20 @@ class Trainer:
         ------
         CorruptCheckpoint
             If there are checkpoints and none is sound: starting over would hide the loss.
+        ConfigError
+            If the configuration differs from the checkpoint's where it may not.
         """
+        failpoint("loop:restore")
         folder = self.folder / events.CHECKPOINTS
         snapshot, skipped = checkpoint.latest(folder)
         if snapshot is not None:
+            self._differences = differences(snapshot.state, self._configured, self.device)
             self.state.restore(snapshot)
+            if self.state.fitted is not None:
+                self._resize(self.state.fitted)
             self._saved = self.state.step
         elif skipped:
-            raise CorruptCheckpoint(
-                f"none of {len(skipped)} checkpoints is sound, the last because: {skipped[0]}",
-                "a run goes on from a checkpoint whose bytes match its manifest",
-                "Restore the folder from a backup, or start a new run",
-                folder,
-            )
+            raise checkpoint.none_sound(folder, skipped)
         return skipped
 
     def _end_badly(self, log: EventLog, error: BaseException) -> None:
@@ -273,15 +336,6 @@ class Trainer:
         with contextlib.suppress(CrlnError, OSError):
             log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))
             log.sync()
-
-    def _require_finite(self, norm: float) -> None:
-        if not math.isfinite(norm):
-            raise TrainingDiverged(
-                f"loss or gradient is {norm} at iteration {self.state.step}",
-                "training goes on only with finite ones",
-                f"Resume with a learning rate below {self.settings.optimiser.learning_rate:g}",
-                self.folder.name,
-            )
 
     def _warned(self, message: str) -> events.Warned:
         return events.Warned(step=self.state.step, message=message)
@@ -298,5 +352,6 @@ class Trainer:
             labelled=len(self._data.labelled),
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),
+            differences=tuple(self._differences),
             prototypes=self.settings.method.dim.prototypes if self.settings.method.uses_clues else 0,
         )

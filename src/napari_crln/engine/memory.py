@@ -1,7 +1,8 @@
-"""How much memory a run has taken at most."""
+"""How much memory a run has taken at most, and what to say where there is too little."""
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -9,10 +10,17 @@ from pathlib import Path
 
 import torch
 
-from napari_crln import config
 from napari_crln.errors import OutOfMemory
 
 _MEBI = 1 << 20
+#: What is said where an allocation fails; torch has a type of its own for CUDA only.
+_SIGNS = (
+    "can't allocate memory",
+    "out of memory",
+    "bad_alloc",
+    "could not create a memory",
+    "could not create a primitive",
+)
 
 
 def peak_memory_mb(device: torch.device) -> float:
@@ -44,27 +52,30 @@ def _resident_peak() -> float:
 
 
 @contextmanager
-def memory_guard(sizes: config.Batches) -> Iterator[None]:
-    """Turn an allocator's failure during a training step into an error with a remedy.
+def memory_guard(what: str, remedy: str, where: str) -> Iterator[None]:
+    """Turn an allocator's failure into an error with a remedy.
 
     Raises
     ------
     OutOfMemory
-        Where the device, or the machine, cannot hold the step.
+        Where the device, or the machine, cannot hold what the block does.
     """
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_out_of_memory(error):
+        if not is_out_of_memory(error):
             raise
-        patch = " × ".join(map(str, sizes.patch))
-        raise OutOfMemory(
-            f"a step of {sizes.labelled} + {sizes.unlabelled} patches of {patch} voxels does not fit",
-            "a step must fit the device's memory",
-            "Halve batches.patch or the batch, or lower network.base_filters",
-            "training",
-        ) from error
+        raise OutOfMemory(f"{what} does not fit", "it must fit the device's memory", remedy, where) from error
 
 
-def _is_out_of_memory(error: BaseException) -> bool:
-    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "can't allocate memory" in str(error)
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether an allocator gave up: torch's on a device or the CPU, oneDNN's, C++'s or Python's."""
+    told = str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in told for s in _SIGNS)
+
+
+def release(device: torch.device) -> None:
+    """Give back what is no longer used, so that smaller parts can be had of it."""
+    gc.collect()
+    if device.type == "cuda":
+        torch.cuda.empty_cache()

@@ -32,6 +32,7 @@ from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.device import synchronise
+from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.maps import BeliefMaps, Believer, maps_of
 from napari_crln.engine.meter import now
 from napari_crln.engine.predict import Slab, Windowing, blend_steps
@@ -99,6 +100,10 @@ class Previewer:
         self._costs_s: deque[float] = deque(maxlen=5)  # of the last batches of windows
         self._begun_step, self._next_at = -1, -np.inf
         self._told = ""
+
+    def trace(self, anchors: AnchorTrace) -> None:
+        """Ask another trace from now on: batches are drawn anew."""
+        self._anchors = anchors
 
     def saw(self, step: int, anchors: Sample | None) -> None:
         """Keep what a step, counted from 0, drew as anchors: a reference, no copy and no wait for the device."""
@@ -175,6 +180,7 @@ class Previewer:
     def _guarded(self) -> events.Event | None:
         """One batch of windows; a fault of any kind is told once, and previews rest."""
         assert self._cycle is not None
+        failpoint("loop:preview")
         try:
             return next(self._cycle)
         except StopIteration:

@@ -31,6 +31,8 @@ class TrainingState:
     class_names: tuple[str, ...]
     step: int = 0
     best_dice: float = -1.0
+    #: Sizes of `config.Batches` that were halved to fit in memory; None: as configured.
+    fitted: dict[str, Any] | None = None
 
     @classmethod
     def initial(
@@ -67,7 +69,7 @@ class TrainingState:
             "trust": self.learner.trust.state_dict(),
             "optimiser": momentum,
         }
-        state = {"class_names": list(self.class_names), "best_dice": self.best_dice}
+        state = {"class_names": list(self.class_names), "best_dice": self.best_dice, "fitted": self.fitted}
         return Snapshot(self.step, tensors, state)
 
     def restore(self, snapshot: Snapshot) -> None:
@@ -93,6 +95,7 @@ class TrainingState:
                 self.optimiser.state[parameter]["momentum_buffer"] = buffer.detach()
         self.step = snapshot.step
         self.best_dice = float(snapshot.state["best_dice"])
+        self.fitted = snapshot.state.get("fitted")
 
 
 def _start_momentum(optimiser: torch.optim.SGD) -> None:

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from napari_crln import config
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.device import autocast
+from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.metrics import dice
 from napari_crln.engine.predict import Windowing, predict_labels
 from napari_crln.engine.state import TrainingState
@@ -81,6 +82,7 @@ def _score(
     network: InferNetwork, windowing: Windowing, case: Case, classes: int, options: dict[str, Any]
 ) -> list[float]:
     """Dice of each foreground class over labelled voxels; NaN where there is none to find nor found."""
+    failpoint("loop:validate")
     predicted = predict_labels(network, case.image, windowing, normalise=case.normalisation.apply, **options)
     assert case.target is not None
     seen = case.target != IGNORE

@@ -304,8 +304,9 @@ def test_a_newer_schema_is_refused_and_an_older_one_upgraded(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = save(tmp_path, snapshot(1, a=1), keep=1)
-    monkeypatch.setattr(checkpoint, "SCHEMA", 0)
-    with pytest.raises(RunError, match=r"schema 1.*up to schema 0"):
+    current = checkpoint.SCHEMA
+    monkeypatch.setattr(checkpoint, "SCHEMA", current - 1)
+    with pytest.raises(RunError, match=rf"schema {current}.*up to schema {current - 1}"):
         load(path)
     with pytest.raises(RunError, match="Update"):
         latest(tmp_path)
@@ -313,8 +314,8 @@ def test_a_newer_schema_is_refused_and_an_older_one_upgraded(
     def named(old: Snapshot) -> Snapshot:
         return Snapshot(old.step, old.tensors, {**old.state, "added": True})
 
-    monkeypatch.setattr(checkpoint, "SCHEMA", 2)
-    monkeypatch.setitem(checkpoint.UPGRADES, 1, named)
+    monkeypatch.setattr(checkpoint, "SCHEMA", current + 1)
+    monkeypatch.setitem(checkpoint.UPGRADES, current, named)
     assert load(path).state == {"a": 1, "added": True}
 
 
