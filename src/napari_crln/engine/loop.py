@@ -184,8 +184,8 @@ class Trainer:
     def _draw_from(self, data: TrainingData) -> None:
         self._data = data
         self._batches = Batches(data, self.settings, self.device)
-        self._labels = LabelsIntake(self._project, data, self._batches)
-        self._anchors = AnchorTrace(self._batches, self.settings)
+        self._labels: LabelsIntake = LabelsIntake(self._project, data, self._batches)
+        self._anchors: AnchorTrace = AnchorTrace(self._batches, self.settings)
 
     def _step(self) -> float:
         """One iteration: batch, losses, optimiser, teacher and μ; returns the seconds it took."""
