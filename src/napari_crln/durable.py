@@ -13,6 +13,7 @@ import os
 import re
 import shutil
 import socket
+import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -113,6 +114,39 @@ def recover(path: Path) -> None:
             shutil.rmtree(old, ignore_errors=True)
         else:
             old.rename(path)
+
+
+def read_small(path: Path, limit: int) -> bytes:
+    """Bytes of a regular file that is expected to be small; never waits, as for a pipe, and follows no link.
+
+    Raises
+    ------
+    ValueError
+        If it is a link, a pipe, a device or a folder, or has more than `limit` bytes.
+    OSError
+        If it cannot be read.
+    """
+    status = path.lstat()
+    if not stat.S_ISREG(status.st_mode):
+        raise ValueError(f"{path.name} is no regular file")
+    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
+    with os.fdopen(os.open(path, flags), "rb") as file:
+        data = file.read(limit + 1)
+    if len(data) > limit:
+        raise ValueError(f"{path.name} has more than {limit} bytes")
+    return data
+
+
+def check_within(path: Path, root: Path) -> None:
+    """Refuse, with ProjectError, a path that links lead out of a folder; a part that is still to be made is fine."""
+    expected, real = root.resolve() / path.relative_to(root), path.resolve()
+    if real != expected:
+        raise ProjectError(
+            f"a link leads to {real}",
+            "what a project holds lies in its folder",
+            "Put the data itself there, or remove the link",
+            path,
+        )
 
 
 def check_free(path: Path) -> None:

@@ -68,11 +68,7 @@ def accept_prediction(
     if plane is not None:
         accepted, coverage = _with_plane(volume, accepted, plane)
     kept = keep_annotation(volume)
-    if volume.revision != revision:
-        raise ProjectError(
-            "its annotation changed meanwhile", "one edits at a time", "Accept again", volume.path
-        )
-    return Accepted(volume.write_annotation(accepted, coverage), coverage, kept)
+    return Accepted(volume.write_annotation(accepted, coverage, after=revision), coverage, kept)
 
 
 def keep_annotation(volume: Volume) -> Path | None:

@@ -17,8 +17,9 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_crln.durable import current, replacing_folder
+from napari_crln.durable import check_within, current, replacing_folder
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
+from napari_crln.lock import Lock
 from napari_crln.types import AnnotationDHW, Coverage, ImageDHW, LabelDHW, NormalisedDHW, Role, TargetDHW
 from napari_crln.volume import ome, pyramid, store
 from napari_crln.volume.checks import check_annotation
@@ -26,11 +27,11 @@ from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Normalisation, Scaling
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.names import check_name
+from napari_crln.volume.seal import KEY
 from napari_crln.volume.source import Source
 
-#: Key of our attributes, beside OME's.
-KEY = "crln"
 _ATTEMPTS = 5
+_PATIENCE = 10.0  # seconds to wait for another writer
 
 
 class VolumeRecord(BaseModel):
@@ -85,11 +86,18 @@ class Volume:
     @property
     def image(self) -> zarr.Array[Any]:
         """Level 0, (D, H, W), stored dtype; nothing is read before it is sliced."""
+        self._check_within("0")
         return store.open_array(self.path / "0")
 
     def read_image(self) -> ImageDHW:
         """The whole image in its stored dtype, checksums verified."""
+        self._check_within("0")
         return store.read(self.path / "0")
+
+    def open_levels(self) -> list[zarr.Array[Any]]:
+        """The image's levels, finest first; nothing is read before they are sliced."""
+        self._check_within("0")
+        return store.open_levels(self.path)
 
     def read_normalised(self) -> NormalisedDHW:
         """The whole image after the recorded normalisation."""
@@ -113,19 +121,36 @@ class Volume:
         """Annotation values; raises ProjectError if there are none."""
         if not self.has_annotation:
             raise self._lacks("annotation", "Annotate it, or import it with a label")
-        return self._read_settled(lambda: store.read(self._annotation_path / "0"))
+        return self._read_settled(self._read_annotation)
 
     def read_targets(self) -> TargetDHW:
         """Class indices, IGNORE where nobody annotated; raises ProjectError without an annotation."""
         return self.classes.targets(self.read_annotation())
 
-    def write_annotation(self, annotation: AnnotationDHW, coverage: Coverage) -> int:
-        """Replace the annotation, whole or not at all; returns its new revision."""
+    def write_annotation(
+        self, annotation: AnnotationDHW, coverage: Coverage, *, after: int | None = None
+    ) -> int:
+        """Replace the annotation, whole or not at all; returns its new revision.
+
+        Parameters
+        ----------
+        after : the revision that was edited: any other by now is refused; none: replace whatever is there
+
+        Raises
+        ------
+        ProjectError
+            If another wrote it meanwhile, or is writing it now.
+        GridMismatch, InvalidLabel, OutOfSpace
+        """
         check_annotation(annotation, self.grid, self.classes, self.name)
-        revision = self.revision + 1
-        with replacing_folder(self.path / "labels" / "annotation") as folder:
-            fill_annotation(folder, annotation, self.grid, self.classes, coverage, revision=revision)
-        list_labels(self.path)
+        self._check_within("labels")
+        with writing(self.path):
+            if after is not None and self.revision != after:
+                raise self._overtaken(after)
+            revision = self.revision + 1
+            with replacing_folder(self.path / "labels" / "annotation") as folder:
+                fill_annotation(folder, annotation, self.grid, self.classes, coverage, revision=revision)
+            list_labels(self.path)
         return revision
 
     @property
@@ -136,7 +161,10 @@ class Volume:
         """Class indices; raises ProjectError if there are none."""
         if not self.has_prediction:
             raise self._lacks("prediction", "Predict it first")
-        return store.read(self._label_path("prediction") / "0")
+        self._check_within("labels", "prediction")
+        labels = store.read(self._label_path("prediction") / "0")
+        self._check_stored(labels, len(self.classes) - 1, self._label_path("prediction"))
+        return labels
 
     @property
     def prediction_attributes(self) -> dict[str, Any]:
@@ -151,6 +179,7 @@ class Volume:
         `class_indices` may be anything that can be sliced: it is written tile by tile.
         """
         self._check_shape(class_indices.shape, "prediction")
+        self._check_within("labels")
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)
         described = ome.label("prediction", levels, self.classes, offset=0)
         with replacing_folder(self.path / "labels" / "prediction") as folder:
@@ -161,6 +190,7 @@ class Volume:
     def write_map(self, name: str, values: NDArray[Any], attrs: dict[str, Any] | None = None) -> None:
         """Store a float map (D, H, W) or (C, D, H, W), such as clues or probability, under `maps/<name>`."""
         self._check_shape(values.shape[-3:], name)
+        self._check_within("maps")
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)
         described = ome.image(name, levels, "image", channels=values.ndim == 4)
         maps = self.path / "maps"
@@ -176,6 +206,7 @@ class Volume:
         """A stored map; raises ProjectError if there is none of that name."""
         if not self.has_map(name):
             raise self._lacks(f"map {name!r}", "Predict it with this map switched on")
+        self._check_within("maps", name)
         return store.read(self._map_path(name) / "0")
 
     @cached_property
@@ -191,6 +222,34 @@ class Volume:
             return AnnotationRecord.model_validate(store.read_attributes(self._annotation_path).get(KEY))
         except ValidationError as error:
             raise _unfit(self._annotation_path, error) from error
+
+    def _read_annotation(self) -> AnnotationDHW:
+        self._check_within("labels", "annotation")
+        annotation = store.read(self._annotation_path / "0")
+        self._check_stored(annotation, len(self.classes), self._annotation_path)
+        return annotation
+
+    def _check_stored(self, labels: NDArray[Any], highest: int, where: Path) -> None:
+        """Refuse stored labels of another grid than the image's, or with values that no class has."""
+        if labels.shape != self.grid.shape or labels.dtype.kind != "u" or labels.max() > highest:
+            raise CorruptData(
+                f"labels of {labels.dtype}, shape {labels.shape}, up to {labels.max()}",
+                f"this volume's are unsigned, of shape {self.grid.shape}, up to {highest} by the project's classes",
+                "Restore them, or project.toml, from a copy",
+                where,
+            )
+
+    def _check_within(self, *parts: str) -> None:
+        """Refuse a link between the project's folder and a folder of this volume."""
+        check_within(self.path.joinpath(*parts), self.path.parent.parent)
+
+    def _overtaken(self, after: int) -> ProjectError:
+        return ProjectError(
+            f"the annotation changed meanwhile, to revision {self.revision}",
+            f"what was edited is revision {after}, and nobody's work is overwritten",
+            "Open the volume again and repeat the edit, or save yours under another name",
+            self.path,
+        )
 
     def _read_settled(self, read: Callable[[], AnnotationDHW]) -> AnnotationDHW:
         """Read again if another process replaced the annotation meanwhile: never half old, half new."""
@@ -227,6 +286,12 @@ class Volume:
 
     def _lacks(self, what: str, remedy: str) -> ProjectError:
         return ProjectError(f"no {what}", "it is stored with the volume once made", remedy, self.path)
+
+
+def writing(volume: Path) -> Lock:
+    """To hold while a volume's annotation is written; ProjectError, with who does, if another does for long."""
+    rule = "one process writes a volume's annotation at a time"
+    return Lock(volume, ".lock", patience=_PATIENCE, error=ProjectError, rule=rule)
 
 
 def list_labels(volume: Path) -> None:
