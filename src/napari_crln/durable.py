@@ -13,7 +13,6 @@ import os
 import re
 import shutil
 import socket
-import stat
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,6 +23,7 @@ from napari_crln.lock import exclusive_folder
 
 TEMPORARY = ".tmp-"
 _OWNED = re.compile(r"\.tmp-(?P<host>[\w.]+)-(?P<process>\d+)-[0-9a-f]{12}-.*", re.ASCII | re.DOTALL)
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 
 
@@ -116,27 +116,6 @@ def recover(path: Path) -> None:
             old.rename(path)
 
 
-def read_small(path: Path, limit: int) -> bytes:
-    """Bytes of a regular file that is expected to be small; never waits, as for a pipe, and follows no link.
-
-    Raises
-    ------
-    ValueError
-        If it is a link, a pipe, a device or a folder, or has more than `limit` bytes.
-    OSError
-        If it cannot be read.
-    """
-    status = path.lstat()
-    if not stat.S_ISREG(status.st_mode):
-        raise ValueError(f"{path.name} is no regular file")
-    flags = os.O_RDONLY | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_BINARY", 0)
-    with os.fdopen(os.open(path, flags), "rb") as file:
-        data = file.read(limit + 1)
-    if len(data) > limit:
-        raise ValueError(f"{path.name} has more than {limit} bytes")
-    return data
-
-
 def check_within(path: Path, root: Path) -> None:
     """Refuse, with ProjectError, a path that links lead out of a folder; a part that is still to be made is fine."""
     expected, real = root.resolve() / path.relative_to(root), path.resolve()
@@ -167,6 +146,8 @@ def sweep(folder: Path) -> None:
 def space_for(folder: Path, needed: int | None = None) -> Iterator[None]:
     """Raise OutOfSpace, with bytes needed and free, before or while the block fills the disk.
 
+    Where the folder may not be written to, raise ProjectError.
+
     Parameters
     ----------
     folder : existing folder on the disk that is written to
@@ -177,6 +158,8 @@ def space_for(folder: Path, needed: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise _read_only(folder, error) from error
         if error.errno not in _FULL:
             raise
         raise _out_of_space(folder, needed) from error
@@ -204,11 +187,17 @@ def sync(path: Path) -> None:
 @contextmanager
 def _filling(path: Path, needed: int | None = None) -> Iterator[Path]:
     """A new folder aside, and before it none of a dead process; free space is told with it removed again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
+    with space_for(_existing(path.parent)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
     with space_for(path.parent, needed), aside(path) as new:
         new.mkdir()
         yield new
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 def _previous(path: Path) -> Path:
@@ -236,6 +225,15 @@ def _is_gone(process: int) -> bool:
     except OSError:
         return False
     return False
+
+
+def _read_only(folder: Path, error: OSError) -> ProjectError:
+    return ProjectError(
+        f"it cannot be written to ({error.strerror})",
+        "the folder belongs to who changes it",
+        "Make it writable, or work on a copy; nothing was changed",
+        folder,
+    )
 
 
 def _out_of_space(folder: Path, needed: int | None) -> OutOfSpace:

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from napari_crln.errors import ProjectError
+from napari_crln.errors import GridMismatch, ProjectError
 from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
@@ -30,6 +30,15 @@ class Case:
     target: TargetDHW | None = None
     #: mm, for those who look at what was learned; training does not.
     spacing: SpacingDHW = (1.0, 1.0, 1.0)
+
+    def __post_init__(self) -> None:
+        if self.target is not None and self.target.shape != self.image.shape:
+            raise GridMismatch(
+                f"labels of shape {self.target.shape}",
+                f"its image has {self.image.shape} (D, H, W)",
+                "Restore the volume from a copy, or import it again",
+                self.name,
+            )
 
 
 @dataclass(frozen=True)

@@ -99,6 +99,8 @@ class Trainer:
         yield self._started()
         for message in skipped:
             yield self._warned(f"checkpoint skipped: {message}")
+        for message in self._data.warnings:
+            yield self._warned(message)
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:

@@ -19,7 +19,8 @@ from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError, UsageEr
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume import store
 from napari_crln.volume.project import Project
-from napari_crln.volume.stored import KEY, AnnotationRecord, Volume, fill_annotation
+from napari_crln.volume.seal import KEY
+from napari_crln.volume.stored import AnnotationRecord, Volume, fill_annotation
 
 HISTORY = "history"
 
@@ -68,7 +69,11 @@ def accept_prediction(
     if plane is not None:
         accepted, coverage = _with_plane(volume, accepted, plane)
     kept = keep_annotation(volume)
-    return Accepted(volume.write_annotation(accepted, coverage, after=revision), coverage, kept)
+    if volume.revision != revision:
+        raise ProjectError(
+            "its annotation changed meanwhile", "one edits at a time", "Accept again", volume.path
+        )
+    return Accepted(volume.write_annotation(accepted, coverage), coverage, kept)
 
 
 def keep_annotation(volume: Volume) -> Path | None:

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from napari_crln.durable import read_small
 from napari_crln.errors import CorruptData
+from napari_crln.small_file import read_small
 from napari_crln.volume.guarded import RESTORE
 from napari_crln.volume.seal import check_seal
 

@@ -15,8 +15,9 @@ from napari_crln.volume.checks import check_annotated, check_annotation
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Kind, Scaling, measure
 from napari_crln.volume.labels import ClassTable
+from napari_crln.volume.seal import KEY
 from napari_crln.volume.source import Source
-from napari_crln.volume.stored import KEY, VolumeRecord, fill_annotation, list_labels
+from napari_crln.volume.stored import VolumeRecord, fill_annotation, list_labels
 
 #: Roles whose volumes must carry an annotation.
 ANNOTATED_ROLES: tuple[Role, ...] = ("labelled", "validation")

@@ -41,7 +41,7 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     """Write a group's zarr.json, whole or not at all; what is in the group stays."""
     folder.mkdir(parents=True, exist_ok=True)
     with replacing(folder / "zarr.json") as aside:
-        aside.write_text(_group_json(attributes), "utf-8")
+        aside.write_text(group_json(attributes), "utf-8")
 
 
 def write_multiscale(
@@ -53,7 +53,7 @@ def write_multiscale(
     The folder is one that is still to be renamed: nothing in it is synced here.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    (folder / "zarr.json").write_text(_group_json(attributes), "utf-8")
+    (folder / "zarr.json").write_text(group_json(attributes), "utf-8")
     lead, dtype = tuple(data.shape[:-3]), np.dtype(data.dtype)
     finer: Any = data
     for number, level in enumerate(levels):
@@ -109,9 +109,7 @@ def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
     array = open_array(folder)
     missing = next((key for key, _ in _chunks(array, region) if not (folder / key).exists()), None)
     if missing is not None:
-        raise CorruptData(
-            f"chunk {missing} is missing", "every chunk of an array is stored", RESTORE, folder
-        )
+        raise CorruptData(f"chunk {missing} is missing", "every chunk of an array is stored", RESTORE, folder)
     check_memory(_bytes(array, region), "the array", "Read a region of it, or use a larger machine", folder)
     try:
         return np.asarray(array[region if region is not None else ...])
@@ -127,7 +125,8 @@ def _bytes(array: Any, region: Region | None) -> int:
     return voxels * int(array.dtype.itemsize)
 
 
-def _group_json(attributes: dict[str, Any]) -> str:
+def group_json(attributes: dict[str, Any]) -> str:
+    """A group's zarr.json, sealed if it holds attributes of ours."""
     document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
     return json.dumps(sealed(document) if KEY in attributes else document, indent=2)
 

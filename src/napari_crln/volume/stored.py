@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_crln.durable import check_within, current, replacing_folder
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
-from napari_crln.lock import Lock
 from napari_crln.types import AnnotationDHW, Coverage, ImageDHW, LabelDHW, NormalisedDHW, Role, TargetDHW
 from napari_crln.volume import ome, pyramid, store
 from napari_crln.volume.checks import check_annotation
@@ -31,7 +30,6 @@ from napari_crln.volume.seal import KEY
 from napari_crln.volume.source import Source
 
 _ATTEMPTS = 5
-_PATIENCE = 10.0  # seconds to wait for another writer
 
 
 class VolumeRecord(BaseModel):
@@ -121,36 +119,20 @@ class Volume:
         """Annotation values; raises ProjectError if there are none."""
         if not self.has_annotation:
             raise self._lacks("annotation", "Annotate it, or import it with a label")
-        return self._read_settled(self._read_annotation)
+        return self._read_settled(lambda: store.read(self._annotation_path / "0"))
 
     def read_targets(self) -> TargetDHW:
         """Class indices, IGNORE where nobody annotated; raises ProjectError without an annotation."""
         return self.classes.targets(self.read_annotation())
 
-    def write_annotation(
-        self, annotation: AnnotationDHW, coverage: Coverage, *, after: int | None = None
-    ) -> int:
-        """Replace the annotation, whole or not at all; returns its new revision.
-
-        Parameters
-        ----------
-        after : the revision that was edited: any other by now is refused; none: replace whatever is there
-
-        Raises
-        ------
-        ProjectError
-            If another wrote it meanwhile, or is writing it now.
-        GridMismatch, InvalidLabel, OutOfSpace
-        """
+    def write_annotation(self, annotation: AnnotationDHW, coverage: Coverage) -> int:
+        """Replace the annotation, whole or not at all; returns its new revision."""
         check_annotation(annotation, self.grid, self.classes, self.name)
         self._check_within("labels")
-        with writing(self.path):
-            if after is not None and self.revision != after:
-                raise self._overtaken(after)
-            revision = self.revision + 1
-            with replacing_folder(self.path / "labels" / "annotation") as folder:
-                fill_annotation(folder, annotation, self.grid, self.classes, coverage, revision=revision)
-            list_labels(self.path)
+        revision = self.revision + 1
+        with replacing_folder(self.path / "labels" / "annotation") as folder:
+            fill_annotation(folder, annotation, self.grid, self.classes, coverage, revision=revision)
+        list_labels(self.path)
         return revision
 
     @property
@@ -161,9 +143,8 @@ class Volume:
         """Class indices; raises ProjectError if there are none."""
         if not self.has_prediction:
             raise self._lacks("prediction", "Predict it first")
-        self._check_within("labels", "prediction")
         labels = store.read(self._label_path("prediction") / "0")
-        self._check_stored(labels, len(self.classes) - 1, self._label_path("prediction"))
+        self._check_prediction(labels)
         return labels
 
     @property
@@ -206,7 +187,6 @@ class Volume:
         """A stored map; raises ProjectError if there is none of that name."""
         if not self.has_map(name):
             raise self._lacks(f"map {name!r}", "Predict it with this map switched on")
-        self._check_within("maps", name)
         return store.read(self._map_path(name) / "0")
 
     @cached_property
@@ -222,34 +202,6 @@ class Volume:
             return AnnotationRecord.model_validate(store.read_attributes(self._annotation_path).get(KEY))
         except ValidationError as error:
             raise _unfit(self._annotation_path, error) from error
-
-    def _read_annotation(self) -> AnnotationDHW:
-        self._check_within("labels", "annotation")
-        annotation = store.read(self._annotation_path / "0")
-        self._check_stored(annotation, len(self.classes), self._annotation_path)
-        return annotation
-
-    def _check_stored(self, labels: NDArray[Any], highest: int, where: Path) -> None:
-        """Refuse stored labels of another grid than the image's, or with values that no class has."""
-        if labels.shape != self.grid.shape or labels.dtype.kind != "u" or labels.max() > highest:
-            raise CorruptData(
-                f"labels of {labels.dtype}, shape {labels.shape}, up to {labels.max()}",
-                f"this volume's are unsigned, of shape {self.grid.shape}, up to {highest} by the project's classes",
-                "Restore them, or project.toml, from a copy",
-                where,
-            )
-
-    def _check_within(self, *parts: str) -> None:
-        """Refuse a link between the project's folder and a folder of this volume."""
-        check_within(self.path.joinpath(*parts), self.path.parent.parent)
-
-    def _overtaken(self, after: int) -> ProjectError:
-        return ProjectError(
-            f"the annotation changed meanwhile, to revision {self.revision}",
-            f"what was edited is revision {after}, and nobody's work is overwritten",
-            "Open the volume again and repeat the edit, or save yours under another name",
-            self.path,
-        )
 
     def _read_settled(self, read: Callable[[], AnnotationDHW]) -> AnnotationDHW:
         """Read again if another process replaced the annotation meanwhile: never half old, half new."""
@@ -270,10 +222,25 @@ class Volume:
         return self._label_path("annotation")
 
     def _label_path(self, name: str) -> Path:
+        self._check_within("labels", name)
         return current(self.path / "labels" / name)
 
     def _map_path(self, name: str) -> Path:
-        return current(self.path / "maps" / check_name(name))
+        self._check_within("maps", check_name(name))
+        return current(self.path / "maps" / name)
+
+    def _check_within(self, *parts: str) -> None:
+        """Refuse a link between the project's folder and a folder of this volume."""
+        check_within(self.path.joinpath(*parts), self.path.parent.parent)
+
+    def _check_prediction(self, labels: LabelDHW) -> None:
+        if labels.shape != self.grid.shape or labels.dtype.kind != "u" or labels.max() >= len(self.classes):
+            raise CorruptData(
+                f"labels of {labels.dtype}, shape {labels.shape}, up to {labels.max()}",
+                f"a prediction is unsigned, of shape {self.grid.shape}, up to {len(self.classes) - 1}",
+                "Predict the volume again, or restore project.toml from a copy",
+                self.path,
+            )
 
     def _check_shape(self, shape: tuple[int, ...], what: str) -> None:
         if tuple(shape) != self.grid.shape:
@@ -286,12 +253,6 @@ class Volume:
 
     def _lacks(self, what: str, remedy: str) -> ProjectError:
         return ProjectError(f"no {what}", "it is stored with the volume once made", remedy, self.path)
-
-
-def writing(volume: Path) -> Lock:
-    """To hold while a volume's annotation is written; ProjectError, with who does, if another does for long."""
-    rule = "one process writes a volume's annotation at a time"
-    return Lock(volume, ".lock", patience=_PATIENCE, error=ProjectError, rule=rule)
 
 
 def list_labels(volume: Path) -> None:
