@@ -20,6 +20,7 @@ from typing import Any
 
 from napari_crln.durable import check_free, creating_folder
 from napari_crln.errors import InvalidIntensity, InvalidLabel, UnreadableFile, UsageError
+from napari_crln.small_file import read_small
 from napari_crln.types import AnyPath, Role
 from napari_crln.volume.imports import Case, case_name, load_case
 from napari_crln.volume.incoming import store_incoming
@@ -31,6 +32,7 @@ from napari_crln.volume.project import Project
 #: Called after each case with (cases done, cases in all, name of the case).
 Progress = Callable[[int, int, str], None]
 _CHANNEL = re.compile(r".+_\d{4}$")
+_LIMIT = 1 << 26  # bytes of a dataset.json
 _LABELS = ("labelsTr", "labelsTs")
 _ENDINGS = (".nii.gz", ".nii")
 
@@ -132,7 +134,7 @@ def _in_parallel(convert: Callable[[Case], str], cases: Sequence[Case], schedule
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
-        description = json.loads(path.read_text("utf-8"))
+        description = json.loads(read_small(path.resolve(), _LIMIT))
     except FileNotFoundError:
         raise UsageError(
             "no dataset.json",
