@@ -50,7 +50,7 @@ def read_voxels(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
         if not _compressed(path):
             return header, np.memmap(path, dtype, "r", offset, shape, order="F")
         check_memory(size, "the image inside", "Decompress it to .nii, which is mapped, not loaded", path)
-        _read(stream, offset - len(block), path)
+        _skip(stream, offset - len(block), path)
         data = _read(stream, size, path)
         _read_to_end(stream, path)
     return header, np.ndarray(shape, dtype, data, order="F")
@@ -146,6 +146,12 @@ def _read(stream: IO[bytes], size: int, path: Path) -> bytearray:
             raise _truncated(path, f"{size - len(data)} bytes are missing")
         data += piece
     return data
+
+
+def _skip(stream: IO[bytes], size: int, path: Path) -> None:
+    """Pass over bytes, holding few of them."""
+    while size > 0:
+        size -= len(_read(stream, min(_PIECE, size), path))
 
 
 def _read_to_end(stream: IO[bytes], path: Path) -> None:

@@ -37,6 +37,30 @@ SHARD = 256  # voxels an axis: what is one file
 Region = tuple[slice, ...]
 
 
+class CheckedArray(zarr.Array[Any]):
+    """A lazy array: what is wrong with a chunk that a slice meets comes out as CorruptData, array and chunk named."""
+
+    def __getitem__(self, selection: Any) -> Any:
+        try:
+            return super().__getitem__(selection)
+        except (CorruptData, IndexError, MemoryError, PermissionError):
+            raise
+        except Exception as error:
+            raise self._located(error) from error
+
+    def _located(self, error: Exception) -> CorruptData:
+        """Find a chunk file that fails, by reading one at a time."""
+        folder = Path(getattr(self.store, "root", ""))
+        for key, place in _chunks(self, None):
+            try:
+                super().__getitem__(place)
+            except Exception as found:
+                return CorruptData(
+                    f"chunk {key} fails its checksum ({found})", "stored bytes never change", RESTORE, folder
+                )
+        return CorruptData(f"it cannot be read ({error})", "stored bytes never change", RESTORE, folder)
+
+
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:
     """Write a group's zarr.json, whole or not at all; what is in the group stays."""
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,16 +98,16 @@ def read_attributes(folder: Path) -> dict[str, Any]:
 
 
 def open_array(folder: Path) -> zarr.Array[Any]:
-    """Open an array lazily, for reading. Slicing it checks what is met; `read` names the chunk as well.
+    """Open an array lazily, for reading; slicing it checks what is met.
 
     Raises
     ------
     CorruptData
-        If its zarr.json is missing, damaged, or describes no array of a project.
+        If its zarr.json is missing, damaged, or describes no array of a project; and when sliced.
     """
     check_array(read_document(folder), folder)
     try:
-        return open_guarded(folder)
+        return CheckedArray(open_guarded(folder).async_array)
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
         raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", RESTORE, folder) from error
 
@@ -111,12 +135,7 @@ def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
     if missing is not None:
         raise CorruptData(f"chunk {missing} is missing", "every chunk of an array is stored", RESTORE, folder)
     check_memory(_bytes(array, region), "the array", "Read a region of it, or use a larger machine", folder)
-    try:
-        return np.asarray(array[region if region is not None else ...])
-    except (MemoryError, PermissionError, CorruptData):
-        raise
-    except Exception as error:
-        raise _located(array, folder, region, error) from error
+    return np.asarray(array[region if region is not None else ...])
 
 
 def _bytes(array: Any, region: Region | None) -> int:
@@ -201,15 +220,3 @@ def _chunks(array: Any, region: Region | None) -> Iterator[tuple[str, Region]]:
     for index in product(*ranges):
         place = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, size, strict=True))
         yield array.metadata.encode_chunk_key(index), place
-
-
-def _located(array: Any, folder: Path, region: Region | None, error: Exception) -> CorruptData:
-    """Find the chunk file that fails, by reading one at a time."""
-    for key, place in _chunks(array, region):
-        try:
-            array[place]
-        except Exception as found:
-            return CorruptData(
-                f"chunk {key} fails its checksum ({found})", "stored bytes never change", RESTORE, folder
-            )
-    return CorruptData(f"it cannot be read ({error})", "stored bytes never change", RESTORE, folder)
