@@ -32,6 +32,7 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Playgrou
     ground = Playground(folders["inside"], folders["outside"], (folders["home"], folders["tmp"], folders["cwd"]))
     monkeypatch.setenv("HOME", str(folders["home"]))
     monkeypatch.setenv("TMPDIR", str(folders["tmp"]))
+    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folders["inside"] / "torch"))  # torch makes it at a first step
     monkeypatch.setattr(tempfile, "tempdir", str(folders["tmp"]))
     monkeypatch.chdir(folders["cwd"])
     before, running = ground.touched(), children()
