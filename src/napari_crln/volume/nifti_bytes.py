@@ -64,8 +64,9 @@ def _header(stream: IO[bytes], path: Path) -> tuple[nib.Nifti1Header, bytes]:
     else:
         kind = nib.Nifti1Header
     header = kind.from_fileobj(io.BytesIO(block), check=False)
-    magic = bytes(header["magic"].tobytes())[:3]
-    if int(header["sizeof_hdr"]) != len(block) or magic not in (b"n+1", b"n+2"):
+    magic = bytes(header["magic"].tobytes())[:4]
+    expected = b"n+2\0" if kind is nib.Nifti2Header else b"n+1\0"
+    if int(header["sizeof_hdr"]) != len(block) or magic != expected:
         raise _malformed(path, f"header of size {int(header['sizeof_hdr'])}, magic {magic!r}")
     _check_fields(header, path)
     return header, bytes(block)
