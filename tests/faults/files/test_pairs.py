@@ -61,11 +61,11 @@ PAIRS = {
     "axes swapped": Pair(
         lambda p: save(p, ids().swapaxes(0, 1), AFFINE), ("(22, 18, 20)", "(22, 20, 18)"), RESAMPLE, _resample
     ),
-    "shifted": Pair(_moved(r0c3=36.5), ("36.5", "30", "6.5 mm apart"), RESAMPLE, _resample),
+    "shifted": Pair(_moved(r0c3=32.5), ("0.5 0 0 24;", "0.5 0 0 21.5;", "2.5 mm apart"), RESAMPLE, _resample),
     "spacing": Pair(_moved(r2c2=2.5), ("2.5", " 2 ", "10.5 mm apart"), RESAMPLE, _resample),
     "sheared": Pair(_moved(r0c1=0.1), ("0.1", "affine"), RESAMPLE, _resample),
-    "mirrored": Pair(_moved(r0c0=0.5), ("0.5", "affine", "mm apart"), RESAMPLE, _resample),
-    "origin lost": Pair(_moved(r0c3=0, r1c3=0, r2c3=0), ("40", "affine"), RESAMPLE, _resample),
+    "mirrored": Pair(_moved(r0c0=0.5), ("affine", "mm apart"), "pair the right files", _right_file),
+    "origin lost": Pair(_moved(r0c3=0, r1c3=0, r2c3=0), ("-14.25", "25.75"), "pair the right files", _right_file),
 }
 
 
@@ -132,7 +132,7 @@ HEADERS = {
     "negative spacing": Broken({"pixdim": [1, 0.5, -0.75, 2, 1, 1, 1, 1]}, r"-0\.75", "Set the voxel size",
                                {"pixdim": [1, 0.5, 0.75, 2, 1, 1, 1, 1]}),
     "NaN in the affine": Broken({"srow_x": [NAN, 0, 0, 30]}, "nan", "Mend the header", SOUND),
-    "a flat affine": Broken({"srow_x": AFFINE[1]}, "independent", "Mend the header", SOUND),
+    "a flat affine": Broken({"srow_x": [0.5, 0.75, 0, 30], "srow_y": [0.5, 0.75, 0, 40]}, "independent", "Mend the header", SOUND),
     "an unknown code": Broken({"sform_code": 77}, "sform_code 77", "Mend the header", SOUND),
     "an infinite scaling": Broken({"scl_slope": float("inf")}, "inf", "Mend the header", {"scl_slope": 1}),
 }  # fmt: skip
