@@ -13,25 +13,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import subprocess
 import sys
 import time
 from pathlib import Path
 from typing import Any
 
+import arms
 from record import record
-
-#: Each rung adds one thing to the one before.
-ARMS: dict[str, list[str]] = {
-    "supervised": ["method.name=supervised"],
-    "mean-teacher": ["method.name=mean-teacher"],
-    "cutmix": ["method.name=cutmix"],
-    "ua-mt": ["method.name=ua-mt"],
-    "clues": ["method.rectification.enabled=false", "method.cps.enabled=false"],
-    "rectified": ["method.cps.enabled=false"],
-    "crln": [],
-}
 
 
 def main() -> None:
@@ -43,7 +32,7 @@ def main() -> None:
     jobs = [(arm, seed) for seed in options.seeds for arm in options.arms]
     _run_queue(options, [job for job in jobs if not _result(options, *job).exists()])
     summary = summarise(options)
-    record(options.out / "summary.json", ["python", *_public(sys.argv)], summary, options.seeds)
+    record(options.out / "summary.json", ["python", *arms.public(sys.argv)], summary, options.seeds)
     if options.test_predictions:
         for arm in options.arms:
             predict_test(options, arm, summary[arm]["median_seed"])
@@ -51,53 +40,42 @@ def main() -> None:
 
 def run_one(options: argparse.Namespace, arm: str, seed: int) -> None:
     """Train one arm with one seed, and score it."""
-    from napari_crln import config
-    from napari_crln.engine.loop import Trainer
-    from napari_crln.events import Stepped
+    from napari_crln.engine.data import TrainingData
     from napari_crln.run.folder import RunFolder
     from napari_crln.volume.project import Project
 
     name = f"{options.tag}{arm}-seed{seed}"
-    rung, *extras = arm.split("+")  # `crln+method.cps.xi=0.5` is a rung with one more override
-    overrides = [*options.set, *ARMS[rung], *extras, f"seed={seed}"]
-    settings = config.build(config.load_preset(options.preset), *map(config.assignment, overrides))
+    settings = arms.settings_of(options.preset, arm, seed, options.set)
     project = Project.open(options.project)
     folder = _find_run(project.path, name) or RunFolder.create(project.path, settings, name)
-    started, steps = time.perf_counter(), []
-    if folder.status().state != "finished":
-        steps = [e for e in Trainer.of(project, settings, folder.path) if isinstance(e, Stepped)]
-    if folder.status().state != "finished":
+    data = TrainingData.of(project, settings.engine)
+    if folder.status().state != "finished" and not arms.train(data, settings, folder.path):
         sys.exit(f"{name} was interrupted; the next call of the same command goes on with it")
+    learner = arms.trained_learner(settings, data.class_names, folder.path)
     result: dict[str, Any] = {
         "arm": arm,
         "seed": seed,
         "iterations": settings.iterations,
-        "train_seconds": round(time.perf_counter() - started, 1),
-        "overrides": overrides,
-        "last": steps[-1].model_dump(include={"losses", "measures"}) if steps else {},
-        "validation": score(project, folder.path, None),
+        "overrides": [*options.set, *arms.overrides_of(arm)],
+        **arms.history(folder.path),
     }
-    if settings.method.uses_clues:
-        result["validation_without_clues"] = score(project, folder.path, False)
-    record(_result(options, arm, seed), ["python", *_public(sys.argv)], result, [seed])
-
-
-def score(project: Any, folder: Path, clues: bool | None) -> dict[str, Any]:
-    """Mean scores over the validation volumes and their classes."""
-    from napari_crln.engine.evaluate import Case, evaluate
-    from napari_crln.engine.segment import Segmenter
-
-    segmenter = Segmenter(folder, clues=clues)
-    cases = [
-        Case(v.name, segmenter(v.image, v.normalisation), v.read_targets(), v.grid.spacing)
-        for v in project.with_role("validation")
-    ]
-    return json.loads(evaluate(cases, project.classes.names).model_dump_json(exclude={"cases"}))
+    for kind, clues in [("", True), ("_without_clues", False)][: 1 + settings.method.uses_clues]:
+        result[f"validation{kind}"] = arms.score(
+            data.validation,
+            lambda case, c=clues: arms.predict(learner, settings, case, c),
+            data.class_names,
+        )
+    record(_result(options, arm, seed), ["python", *arms.public(sys.argv)], result, [seed])
 
 
 def summarise(options: argparse.Namespace) -> dict[str, Any]:
-    """Median and range over seeds of each arm's mean Dice and 95HD."""
-    return {arm: _summarise_arm(options, arm) for arm in options.arms}
+    """Median and range over seeds of each arm's scores."""
+    return {
+        arm: arms.summarise(
+            [json.loads(_result(options, arm, s).read_text("utf-8"))["results"] for s in options.seeds]
+        )
+        for arm in options.arms
+    }
 
 
 def predict_test(options: argparse.Namespace, arm: str, seed: int) -> None:
@@ -137,31 +115,9 @@ def _run_queue(options: argparse.Namespace, jobs: list[tuple[str, int]]) -> None
         process.wait()
 
 
-def _summarise_arm(options: argparse.Namespace, arm: str) -> dict[str, Any]:
-    results = [json.loads(_result(options, arm, seed).read_text())["results"] for seed in options.seeds]
-    summary: dict[str, Any] = {"seeds": options.seeds}
-    for kind in ("validation", "validation_without_clues"):
-        for metric in ("dice", "jaccard", "hd95", "asd"):
-            values = [r[kind]["overall"]["statistics"][metric]["mean"] for r in results if kind in r]
-            if values:
-                summary.setdefault(kind, {})[metric] = {
-                    "median": statistics.median(values),
-                    "range": [min(values), max(values)],
-                    "by_seed": values,
-                }
-    by_seed = summary["validation"]["dice"]["by_seed"]
-    middle = sorted(by_seed)[len(by_seed) // 2]
-    return {**summary, "median_seed": options.seeds[by_seed.index(middle)]}
-
-
 def _result(options: argparse.Namespace, arm: str, seed: int) -> Path:
     path: Path = options.out / f"{arm}-seed{seed}.json"
     return path
-
-
-def _public(arguments: list[str]) -> list[str]:
-    """The command without this machine's folders."""
-    return [Path(a).name if a.startswith("/") else a for a in arguments]
 
 
 def _parse() -> argparse.Namespace:

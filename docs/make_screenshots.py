@@ -1,6 +1,6 @@
-"""Make the pictures of the panel: the true panel, trained on the sample project for a minute.
+"""Make the pictures of the panel: the true panel, trained on the sample project for two minutes.
 
-    xvfb-run -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [--out docs/images] [--iterations 150]
+    xvfb-run -s "-screen 0 1600x1000x24" python docs/make_screenshots.py [--out docs/images] [--iterations 115]
 
 Needs napari with a Qt binding and a display (Xvfb and Mesa will do). Nothing in the pictures is drawn by hand.
 """
@@ -17,10 +17,12 @@ from typing import Any
 import napari
 from qtpy.QtWidgets import QApplication, QScrollArea
 
-from napari_crln.gui.training_form import AUTOMATIC, preset_names
+from napari_crln.gui.live_maps import LIVE_MAPS
 from napari_crln.gui.widgets.panel import CrlnPanel
 
 SIZE = (1500, 950)
+#: Pixels of a voxel in the pictures of the live layers.
+PIXELS = 7
 
 
 def main() -> None:
@@ -46,7 +48,7 @@ def main() -> None:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "images")
-    parser.add_argument("--iterations", type=int, default=150)
+    parser.add_argument("--iterations", type=int, help="default: the sample's own")
     return parser.parse_args()
 
 
@@ -60,25 +62,53 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     shot("panel-empty")
     presenter.make_sample(folder / "phantoms.crln")
     _until(lambda: model.snapshot.project is not None and len(viewer.layers) > 0, 120)
-    preset = "demo" if "demo" in preset_names() else AUTOMATIC
-    presenter.set_form(preset=preset, iterations=options.iterations)
+    if options.iterations:
+        presenter.set_form(iterations=options.iterations)
     shot("panel-project")
+    presenter.show_volume(_unlabelled(model.snapshot))
     panel.train.train_button.click()
-    _until(lambda: model.snapshot.run.progress.step >= options.iterations // 2, 600)
+    iterations = model.snapshot.form.iterations
+    _until(lambda: model.snapshot.run.progress.step >= iterations * 6 // 10, 600)
     _until(lambda: any(layer.name.startswith("crln: ") for layer in viewer.layers), 60)
     shot("panel-training")
     for key in ("clues", "prediction"):
         presenter.tick_map(key, key == "clues")
     _until(lambda: panel.session.live.layer("clues") is not None, 300)
-    panel.findChild(QScrollArea).ensureWidgetVisible(panel.predict)
+    panel.findChild(QScrollArea).ensureWidgetVisible(panel.live)
     shot("panel-clues")
+    _live_layers(viewer, panel, options)
     _until(lambda: model.snapshot.run.state == "finished", 600)
     panel.predict.shown_button.click()
     _until(lambda: not model.snapshot.prediction.running, 300)
-    _until(lambda: "phantom_000 prediction" in [layer.name for layer in viewer.layers], 60)
-    panel.session.live.keep_only(frozenset())
+    _until(lambda: any(layer.name.endswith(" prediction") for layer in viewer.layers), 60)
+    for spec in LIVE_MAPS:
+        presenter.tick_map(spec.key, False)
     viewer.dims.ndisplay = 3
     shot("panel-3d")
+
+
+def _unlabelled(now: Any) -> str:
+    return next(row.name for row in now.project.volumes if row.role == "unlabelled")
+
+
+def _live_layers(viewer: Any, panel: CrlnPanel, options: argparse.Namespace) -> None:
+    """One picture of the canvas for each live layer over the image: paused, so that all show the same step."""
+    model, live = panel.session.model, panel.session.live
+    panel.session.presenter.pause()
+    _until(lambda: model.snapshot.run.state == "paused", 60)
+    for spec in LIVE_MAPS:
+        panel.session.presenter.tick_map(spec.key, True)
+    _until(lambda: all(live.layer(spec.key) is not None for spec in LIVE_MAPS), 300)
+    _wait(3.0)
+    step = model.snapshot.run.progress.step
+    for spec in LIVE_MAPS:
+        for other in LIVE_MAPS:
+            live.layer(other.key).visible = other.key == spec.key
+        _until(lambda key=spec.key: live.layer(key).metadata["crln"]["step"] == step, 120)
+        _wait(1.5)
+        viewer.export_figure(str(options.out / f"live-{spec.key}.png"), scale_factor=PIXELS, flash=False)
+        print(f"live-{spec.key}", flush=True)
+    panel.session.presenter.resume()
 
 
 def _until(condition: Callable[[], bool], seconds: float) -> None:

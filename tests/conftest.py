@@ -35,6 +35,7 @@ TINY: dict[str, Any] = {
         "rectification": {"after": 2, "mu_learning_rate": 0.5},
         "consistency": {"sample_threshold": 0.4},
         "cps": {"anchors": 8, "negatives": 16, "valid_confidence": 0.4},
+        "bcp": {"pretrain": 0},
     },
     "engine": {"device": "cpu", "log_every": 1, "checkpoint_every": 1000},
 }

@@ -13,7 +13,6 @@ from pathlib import Path
 from textwrap import shorten
 from typing import Annotated, Any, Literal, TypeAlias
 
-import tomlkit
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_crln.errors import ConfigError
@@ -21,8 +20,9 @@ from napari_crln.small_file import read_small
 
 SCHEMA = 1
 _LIMIT = 1 << 20  # bytes of a configuration
-MethodName = Literal["supervised", "mean-teacher", "ua-mt", "cutmix", "crln"]
+MethodName = Literal["supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln"]
 Resume = Literal["free", "warn", "never"]
+Switch = Literal["auto", "on", "off"]
 
 
 def _field(default: Any, doc: str, resume: Resume = "never", **rules: Any) -> Any:
@@ -170,6 +170,15 @@ class UncertaintyMeanTeacher(_Section):
     ramp_up: int = _field(1000, "iterations of sigmoid ramp-up of weight and threshold", "warn", ge=0)
 
 
+class BidirectionalCopyPaste(_Section):
+    """BCP (Bai et al., CVPR 2023)."""
+
+    pretrain: int = _field(2000, "first iterations: copy-paste between labelled patches alone", "warn", ge=0)
+    share: float = _field(2 / 3, "side of the box that is pasted over, of the patch's", gt=0, lt=1)
+    weight: float = _field(0.5, "α, of voxels whose label is the teacher's", "warn", ge=0)
+    largest_component: bool = _field(True, "pseudo-labels keep the largest component of each class")
+
+
 class Method(_Section):
     """Supervised → mean teacher → + M head → + rectification → + CPS: a ladder of switches on one step."""
 
@@ -182,6 +191,7 @@ class Method(_Section):
     rectification: Rectification = Rectification()
     cps: Cps = Cps()
     ua_mt: UncertaintyMeanTeacher = UncertaintyMeanTeacher()
+    bcp: BidirectionalCopyPaste = BidirectionalCopyPaste()
 
     @model_validator(mode="after")
     def _ladder(self) -> Method:
@@ -210,6 +220,14 @@ class Engine(_Section):
         "auto", "auto, cpu, cuda, cuda:1, mps", "warn", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
     )
     precision: Literal["auto", "fp32", "bf16"] = _field("auto", "auto: bf16 on CUDA, fp32 elsewhere", "warn")
+    channels_last: Switch = _field("auto", "channels_last_3d weights; auto: on CPU and CUDA", "warn")
+    fused: Switch = _field("auto", "optimiser and EMA in few kernels; auto: on CPU and CUDA", "warn")
+    compile: Switch = _field("auto", "networks by torch.compile; auto: off", "warn")
+    cohort: Literal["auto", "resident", "streamed"] = _field(
+        "auto", "volumes on the device, or patches read from disk; auto: by the memory that is there", "free"
+    )
+    read_ahead: int = _field(4, "streamed: steps whose patches are read in advance", "free", ge=0)
+    chunk_cache_mb: int = _field(1024, "streamed: decoded chunks that are kept, MiB", "free", ge=1)
     threads: int | None = _field(None, "CPU threads; none: torch's choice", "warn", ge=1)
     log_every: int = _field(10, "iterations between `stepped` events", "free", ge=1)
     checkpoint_every: int = _field(200, "iterations between checkpoints", "free", ge=1)
@@ -217,8 +235,14 @@ class Engine(_Section):
     validate_every: int = _field(
         0, "iterations between validations; 0: only where there is none to do", "free", ge=0
     )
-    preview_share: float = _field(0.05, "share of training time for previews", "free", ge=0, le=0.5)
+    preview_share: float = _field(
+        0.05, "share of training time for previews and suggestions", "free", ge=0, le=0.5
+    )
     preview_history: int = _field(20, "previews kept, the newest ones", "free", ge=1)
+    suggestions: int = _field(20, "slices suggested for labelling; 0: none are looked for", "free", ge=0)
+    suggestion_share: float = _field(
+        0.3, "share of the time for previews that looking for slices to label takes", "free", ge=0, le=1
+    )
 
 
 class Predicting(_Section):
@@ -283,6 +307,8 @@ def load(path: Path) -> RunConfig:
 
 def dumps(config: RunConfig) -> str:
     """The configuration as TOML; fields that are none are left out."""
+    import tomlkit  # here: reading needs no more than the standard library
+
     return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True))
 
 

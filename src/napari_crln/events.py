@@ -26,6 +26,7 @@ INBOX = "inbox"
 REFUSED = "refused"  # inside the inbox: what was no command
 CHECKPOINTS = "checkpoints"
 PREVIEW = "preview.zarr"
+SUGGESTIONS_FILE = "suggestions.json"
 
 
 class _Record(BaseModel):
@@ -48,6 +49,7 @@ class Started(_Event):
     labelled: int = Field(description="volumes with labels")
     unlabelled: int
     parameters: int = Field(description="trainable parameters of the student")
+    prototypes: int = Field(default=0, description="prototypes a class; 0: the method has none")
 
 
 class Stepped(_Event):
@@ -90,10 +92,22 @@ class Previewed(_Event):
     focus: int = Field(default=0, description="generation of the `focus` command that it answers; 0: of none")
 
 
+class Suggested(_Event):
+    """A new `suggestions.json` is complete."""
+
+    kind: Literal["suggested"] = "suggested"
+    count: int = Field(description="slices in it")
+    surveyed: int = Field(description="volumes looked at so far")
+    volumes: int = Field(description="volumes that may be trained on")
+
+
 class LabelsTaken(_Event):
+    """Training goes on with this revision of a volume's annotation, or a later one that was taken before."""
+
     kind: Literal["labels_taken"] = "labels_taken"
     volume: str
     revision: int
+    role: Literal["labelled", "unlabelled"] = Field(default="labelled", description="what it serves as now")
 
 
 class Paused(_Event):
@@ -122,6 +136,7 @@ Event = Annotated[
     | Validated
     | Checkpointed
     | Previewed
+    | Suggested
     | LabelsTaken
     | Paused
     | Continued
@@ -160,6 +175,15 @@ class PreviewBudget(_Record):
     share: float = Field(ge=0.0, le=0.5, description="share of training time that previews may take")
 
 
+class PreviewSimilarity(_Record):
+    """Which prototype's scores the similarity map of later previews shows."""
+
+    command: Literal["preview_similarity"] = "preview_similarity"
+    prototype: int = Field(
+        default=0, ge=0, description="from 1; 0: the largest score of each class's prototypes"
+    )
+
+
 class LabelsChanged(_Record):
     command: Literal["labels_changed"] = "labels_changed"
     volume: str
@@ -167,7 +191,8 @@ class LabelsChanged(_Record):
 
 
 Command = Annotated[
-    Pause | Resume | Stop | Focus | PreviewBudget | LabelsChanged, Field(discriminator="command")
+    Pause | Resume | Stop | Focus | PreviewBudget | PreviewSimilarity | LabelsChanged,
+    Field(discriminator="command"),
 ]
 
 _EVENT: TypeAdapter[Event] = TypeAdapter(Event)

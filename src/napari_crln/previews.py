@@ -29,6 +29,9 @@ KEY = "crln"
 #: Most classes: `changed` holds class index + 1 in 8 bits.
 MAX_CLASSES = 255
 
+#: Most anchors that a generation names; of more, every so many.
+MAX_ANCHORS = 512
+
 MapName = Literal["pseudo_label", "rectified", "changed", "similarity", "clues", "uncertainty", "prediction"]
 Region = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 
@@ -37,7 +40,7 @@ MEANINGS: dict[MapName, str] = {
     "pseudo_label": "class index of the teacher's label, before rectification",
     "rectified": "class index of the teacher's label after rectification by clues",
     "changed": "0: rectification left the voxel as it was; k + 1: it gave class k",
-    "similarity": "largest score of the class's prototypes at the finest level, a.u.",
+    "similarity": "score of the class's prototypes at the finest level, the largest or that of the chosen one, a.u.",
     "clues": "M(x), the clue map, logit-like, signed: for the class above 0, against it below",
     "uncertainty": "1 - p of the rectified label's class, 0-1",
     "prediction": "class index of the segmentation as it would be predicted now",
@@ -87,6 +90,18 @@ class FocusRecord(BaseModel):
     generation: int = 0
 
 
+class AnchorRecord(BaseModel):
+    """Anchors of CPS: voxels of the volume that the last step which saw it was unsure of, and learned from.
+
+    At most `MAX_ANCHORS`; validation volumes have none, and neither have methods without CPS.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    step: int = Field(description="that step, counted as optimiser steps done")
+    points: tuple[tuple[int, int, int, int], ...] = Field(description="class index, then voxel along D, H, W")
+
+
 class PreviewRecord(BaseModel):
     """Attributes of a generation, under the key `crln` of its group."""
 
@@ -104,6 +119,10 @@ class PreviewRecord(BaseModel):
     classes: tuple[str, ...]
     focus: FocusRecord
     maps: dict[str, MapRecord]
+    prototype: int = Field(
+        default=0, description="whose score `similarity` is, from 1; 0: the largest of all"
+    )
+    anchors: AnchorRecord | None = None
 
     @property
     def is_whole(self) -> bool:

@@ -16,8 +16,8 @@ from typing import Any
 
 import pytest
 
-from napari_crln.gui.sample_project import make_sample_project
 from napari_crln.run.processes import descendants
+from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 32, 32)
 ROLES = ("labelled", "labelled", "unlabelled", "unlabelled", "test")
@@ -40,7 +40,7 @@ if not _REASON:
 @pytest.fixture(scope="session")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A project of tiny phantoms; tests only add runs and predictions."""
-    return make_sample_project(tmp_path_factory.mktemp("gui") / "tiny.crln", SHAPE, ROLES)
+    return make_sample_project(tmp_path_factory.mktemp("gui") / "tiny.crln", SHAPE, ROLES, preset=None)
 
 
 @pytest.fixture
@@ -89,14 +89,12 @@ def _threads() -> set[threading.Thread]:
 @pytest.fixture
 def panel(make_napari_viewer_proxy: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """The panel, docked in a viewer; in the end taken out as napari does when the dock's x is clicked."""
-    from napari._qt.qt_main_window import _instantiate_dock_widget
-
-    from napari_crln.gui.dock import CrlnDock
+    from napari_crln.gui.dock import crln_panel
 
     source = str(Path(__file__).parents[2] / "src")  # for child processes, where the package is not installed
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]))
     viewer = make_napari_viewer_proxy(show=True)
-    panel = _instantiate_dock_widget(CrlnDock, viewer.__wrapped__)  # as napari does it, behind its proxy
+    panel = crln_panel()  # as napari does it
     dock = viewer.window.add_dock_widget(panel, name="crln", area="right")
     yield panel
     viewer.window.remove_dock_widget(dock)

@@ -23,7 +23,7 @@ _CONTROLS = (QAbstractButton, QComboBox, QAbstractSpinBox, QLineEdit, QAbstractS
 
 def _controls(panel: Any) -> list[QWidget]:
     """Ours: not the parts that Qt builds its own widgets from."""
-    own = (panel.project, panel.train, panel.live, panel.predict)
+    own = (panel.project, panel.train, panel.live, panel.suggest, panel.predict)
     found = [w for section in own for kind in _CONTROLS for w in section.findChildren(kind)]
     inner = (QAbstractSpinBox, QComboBox, QAbstractSlider)
     return [w for w in found if not isinstance(w.parent(), inner) and not w.objectName().startswith("qt_")]

@@ -43,6 +43,8 @@ def test_from_project_to_prediction(panel: Any, sample: Path, wait: Callable[...
     live = session.live
     wait(lambda: live.layer("prediction") is not None and live.layer("clues") is not None, 120)
     _placed_like_the_volume(live.layer("clues"), viewer.layers["phantom_000"])
+    wait(lambda: panel.suggest.list.count() > 0, 120)
+    assert panel.suggest.list.item(0).text().startswith(("phantom_002", "phantom_003"))  # the unlabelled ones
     first = live.layer("clues").data
     wait(lambda: not np.array_equal(live.layer("clues").data, first), 120)
 

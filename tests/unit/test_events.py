@@ -25,10 +25,12 @@ from napari_crln.events import (
     Paused,
     PreviewBudget,
     Previewed,
+    PreviewSimilarity,
     Resume,
     Started,
     Stepped,
     Stop,
+    Suggested,
     Validated,
     Warned,
     dump_command,
@@ -53,6 +55,7 @@ EVENTS: list[Event] = [
     Validated(step=10, dice=0.5, per_class={"body": 0.5}, per_volume={"a": 0.5}, best=True),
     Checkpointed(step=10, path="checkpoints/000010"),
     Previewed(step=10, generation=3, volume="a", maps=["clues"], region=((0, 1), (2, 3), (4, 5))),
+    Suggested(step=10, count=20, surveyed=12, volumes=40),
     LabelsTaken(step=11, volume="a", revision=2),
     Paused(step=12),
     Continued(step=12),
@@ -65,6 +68,7 @@ COMMANDS: list[Command] = [
     Stop(),
     Focus(volume="a", axis=2, index=5, generation=1),
     PreviewBudget(share=0.2),
+    PreviewSimilarity(prototype=3),
     LabelsChanged(volume="a", revision=4),
 ]
 FLOATS = st.floats(allow_nan=True, allow_infinity=True)

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from npe2 import PluginManager, PluginManifest
+from npe2.manifest.contributions import MenuCommand
 
 NAME = "napari-crln"
 
@@ -46,6 +47,9 @@ def test_every_contribution_uses_a_declared_command_and_every_command_is_used(
     parts = manifest.contributions
     kinds = (parts.readers, parts.writers, parts.sample_data, parts.widgets)
     used = {contribution.command for kind in kinds for contribution in kind or []}
+    used |= {
+        item.command for items in parts.menus.values() for item in items if isinstance(item, MenuCommand)
+    }
     assert used == {c.id for c in parts.commands or []}
 
 

@@ -10,7 +10,18 @@ from typing import Annotated
 import typer
 
 import napari_crln
-from napari_crln.cli import demo, evaluating, importing, inspecting, predicting, training
+from napari_crln.cli import (
+    demo,
+    evaluating,
+    exporting,
+    importing,
+    inspecting,
+    predicting,
+    proofreading,
+    suggesting,
+    training,
+    watching,
+)
 from napari_crln.errors import CrlnError
 
 _DEBUG = "--debug"
@@ -29,8 +40,13 @@ app.command("init")(importing.init)
 app.command("import")(importing.import_)
 app.command("train")(training.train)
 app.command("resume")(training.resume)
+app.command("watch")(watching.watch)
 app.command("predict")(predicting.predict)
+app.command("accept")(proofreading.accept)
+app.command("role")(proofreading.role)
+app.command("export")(exporting.export)
 app.command("evaluate")(evaluating.evaluate)
+app.command("suggest")(suggesting.suggest)
 app.command("inspect")(inspecting.inspect)
 app.command("demo")(demo.demo)
 

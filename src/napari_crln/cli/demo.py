@@ -7,10 +7,13 @@ choose nothing. What is printed is what was measured; a demo is an illustration 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -29,11 +32,11 @@ if TYPE_CHECKING:
     from napari_crln.types import LabelDHW
     from napari_crln.volume.project import Project
 
-SHAPE = (40, 56, 56)
-LABELLED, UNLABELLED, TEST = 8, 12, 6
 METHODS = ("supervised", "crln")
 _PROJECT = "phantoms.crln"
 _PAGE = "index.html"
+#: Module that opens napari with the panel on a project.
+WINDOW = "napari_crln.gui.window"
 
 
 @dataclass(frozen=True)
@@ -48,7 +51,12 @@ class _Trained:
 
 
 def demo(
-    headless: Annotated[bool, typer.Option("--headless", help="Without a window.")] = False,
+    headless: Annotated[
+        bool,
+        typer.Option(
+            "--headless", help="Without a window: supervised and CRLN are compared, and a report is written."
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for project and report.")] = Path("demo"),
     iterations: Annotated[
         int | None, typer.Option(help="Optimiser steps a method; default: the preset's.")
@@ -57,25 +65,49 @@ def demo(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make phantoms, train CRLN and supervised on the same few labels, and write a report with pictures."""
-    if not headless and _has_display():
-        remark("The napari panel comes in the next version; this is the demo without a window.")
+    """Make phantoms, and train CRLN in napari with its live layers; headless, write a report with supervised beside it."""
+    windowed = not headless and not as_json and _has_display()
+    if windowed and find_spec("napari") is None:
+        remark("napari is not installed (pip install 'napari-crln[all]'): this is the demo without a window.")
+        windowed = False
     _make_room(out)
     began = time.monotonic()
     with progress_bar("making phantoms", shown=not as_json) as tell:
         project = _make_project(out / _PROJECT, seed, tell)
-    trained = {
-        method: _train(project, _settings(method, iterations, seed, threads), quiet=as_json)
-        for method in METHODS
-    }
+    if windowed:
+        _open_window(project, out)
+        return
+    settings = {method: _settings(method, iterations, seed, threads) for method in METHODS}
+    trained = {method: _train(project, settings[method], quiet=as_json) for method in METHODS}
     _write_page(out / _PAGE, project, trained)
     seconds = time.monotonic() - began
     if as_json:
         print_json(_document(out, trained, seconds))
     else:
-        header, *rows = _score_rows(trained)
-        print_table(header, rows, f"Dice % on {TEST} held-out phantoms, {LABELLED} labelled")
+        _say_scores(project, trained)
         say(f"Report: {out / _PAGE}   ({seconds:.0f} s)")
+
+
+def _say_scores(project: Project, trained: dict[str, _Trained]) -> None:
+    counts = Counter(volume.role for volume in project.volumes.values())
+    header, *rows = _score_rows(trained)
+    title = f"Dice % on {counts['test']} held-out phantoms, {counts['labelled']} labelled"
+    print_table(header, rows, title)
+
+
+def _open_window(project: Project, out: Path) -> None:
+    """Train in napari: a process of its own, as the panel is none of the command line's modules."""
+    say(
+        f"Training in napari; the project is {project.path}. `napari-crln demo --headless` writes a report instead."
+    )
+    done = subprocess.run([sys.executable, "-m", WINDOW, str(project.path), "--train"], check=False)
+    if done.returncode:
+        raise UsageError(
+            f"the window ended with code {done.returncode}",
+            "napari needs a display and a Qt binding",
+            "See what it said above, or use --headless",
+            out,
+        )
 
 
 def _make_room(out: Path) -> None:
@@ -99,28 +131,20 @@ def _make_room(out: Path) -> None:
 
 
 def _make_project(path: Path, seed: int, tell: Any) -> Project:
-    from napari_crln.volume.geometry import Grid
-    from napari_crln.volume.labels import ClassTable
-    from napari_crln.volume.phantom import CLASSES, SPACING, phantom_cohort
     from napari_crln.volume.project import Project
+    from napari_crln.volume.sample import make_sample_project
 
-    classes = ClassTable.from_ids({name: index for index, name in enumerate(("background", *CLASSES))})
-    project = Project.create(path, classes)
-    grid = Grid.from_spacing(SHAPE, SPACING)
-    roles = ["labelled"] * LABELLED + ["unlabelled"] * UNLABELLED + ["test"] * TEST
-    for number, (phantom, role) in enumerate(
-        zip(phantom_cohort(len(roles), seed, SHAPE), roles, strict=True)
-    ):
-        annotation = None if role == "unlabelled" else classes.encode(phantom.labels)
-        project.add(phantom.name, phantom.image, grid, role, annotation)  # type: ignore[arg-type]
-        tell(number + 1, len(roles), role)
-    return project
+    return Project.open(make_sample_project(path, seed=seed, tell=tell))
 
 
 def _settings(method: str, iterations: int | None, seed: int, threads: int | None) -> RunConfig:
     from napari_crln import config
 
-    chosen: dict[str, Any] = {"seed": seed, "method": {"name": method}, "engine": {"device": "cpu"}}
+    chosen: dict[str, Any] = {
+        "seed": seed,
+        "method": {"name": method},
+        "engine": {"device": "cpu", "preview_share": 0.0},
+    }
     if iterations is not None:
         chosen["iterations"] = iterations
         chosen["method"]["rectification"] = {"after": iterations // 3}
@@ -199,9 +223,11 @@ def _write_page(path: Path, project: Project, trained: dict[str, _Trained]) -> N
     from napari_crln.engine.report import write_report
 
     iterations = trained["crln"].segmenter.settings.iterations
+    counts = Counter(volume.role for volume in project.volumes.values())
+    shape = " × ".join(map(str, next(iter(project.volumes.values())).grid.shape))
     lead = (
-        f"{LABELLED} labelled and {UNLABELLED} unlabelled synthetic volumes of {' × '.join(map(str, SHAPE))} voxels; "
-        f"{iterations} iterations a method on the same labels, network, views and schedule; scored on {TEST} "
+        f"{counts['labelled']} labelled and {counts['unlabelled']} unlabelled synthetic volumes of {shape} voxels; "
+        f"{iterations} iterations a method on the same labels, network, views and schedule; scored on {counts['test']} "
         "held-out volumes that chose nothing. An illustration on easy data: what the method is worth on real "
         "volumes, against a mean teacher too, stands in the project's benchmarks."
     )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -11,6 +10,7 @@ import typer
 
 from napari_crln.cli.console import Tell, print_json, progress_bar, progress_json, say
 from napari_crln.cli.options import AsJson, Overwrite, ProjectPath, RoleChoice, RoleName, RunName
+from napari_crln.cli.signals import orderly_end
 from napari_crln.errors import ProjectError, UsageError
 
 if TYPE_CHECKING:
@@ -45,18 +45,19 @@ def predict(
 ) -> None:
     """Segment volumes (all of them, those of a role, or those named) and store the result in the project."""
     from napari_crln.cli.runs import run_to_use
+    from napari_crln.volume.export import nifti_files
     from napari_crln.volume.project import Project
 
     opened = Project.open(project)
     volumes = chosen_volumes(opened, role, volume or [])
     used = run_to_use(project, run)
-    targets = _targets(volumes, out, overwrite)
+    targets = {} if out is None else nifti_files(volumes, out, overwrite=overwrite)
     from napari_crln.engine.segment import Segmenter
 
     segmenter = Segmenter(used.path, checkpoint, clues=False if without_clues else None, device=device)
     attributes = describe(segmenter, used.name, checkpoint)
     bar = progress_json() if progress_lines else progress_bar("predicting", shown=not as_json)
-    with bar as tell:
+    with orderly_end(), bar as tell:
         for number, each in enumerate(volumes):
             progress = _nth(tell, number, len(volumes), each.name)
             with segmenter.segment(each, probability=save_probability, progress=progress) as result:
@@ -109,34 +110,6 @@ def _keep(
         volume.write_map("probability", result.probability, attributes)
     if target is not None:
         write_labels(target, result.labels, volume.source, volume.classes, overwrite=overwrite)
-
-
-def _targets(volumes: Sequence[Volume], out: Path | None, overwrite: bool) -> dict[str, Path]:
-    """NIfTI file of each volume by its name; checked before anything is computed."""
-    if out is None:
-        return {}
-    targets = {volume.name: out / _nifti_name(volume) for volume in volumes}
-    double = [path for path, count in Counter(targets.values()).items() if count > 1]
-    if double:
-        raise UsageError(
-            "two volumes came from files of this name",
-            "a result bears its source's file name",
-            "Predict them into two folders, by --volume",
-            double[0],
-        )
-    found = [path for path in targets.values() if path.exists()]
-    if found and not overwrite:
-        raise UsageError(
-            f"{len(found)} of the files to write exist", "nothing is overwritten unasked",
-            "Name another folder, or add --overwrite", found[0],
-        )  # fmt: skip
-    out.mkdir(parents=True, exist_ok=True)
-    return targets
-
-
-def _nifti_name(volume: Volume) -> str:
-    name = volume.source.name
-    return name if name.lower().endswith((".nii", ".nii.gz")) else f"{volume.name}.nii.gz"
 
 
 def _nth(tell: Tell, number: int, count: int, name: str) -> Any:

@@ -27,10 +27,11 @@ Threads = Annotated[int | None, typer.Option(help="CPU threads.")]
 def train(
     project: Annotated[Path | None, typer.Argument(metavar="PROJECT", help="Project folder.")] = None,
     method: Annotated[
-        str | None, typer.Option(help="supervised, mean-teacher, ua-mt, cutmix or crln (default).")
+        str | None, typer.Option(help="supervised, mean-teacher, ua-mt, cutmix, bcp or crln (default).")
     ] = None,
     preset: Annotated[
-        str | None, typer.Option(help="Values that ship for a kind of data; see the docs.")
+        str | None,
+        typer.Option(help="Values that ship for a kind of data; default: the project's, if it names one."),
     ] = None,
     iterations: Iterations = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, sampling and views.")] = None,
@@ -61,7 +62,7 @@ def train(
     if project is None:
         raise UsageError("no project", "train needs a project folder", "Name one", "train")
     opened = Project.open(project)
-    made, notes = configure(opened, preset, chosen, settings or [])
+    made, notes = configure(opened, preset or opened.preset, chosen, settings or [])
     folder = RunFolder.create(project, made, name)
     for note in notes:
         remark(note)

@@ -15,25 +15,31 @@ import socket
 import time
 from collections.abc import Generator, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint
+from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
-from napari_crln.engine.preview import Previewer
+from napari_crln.engine.preview import PreviewCommand, Previewer
+from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
+from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
 from napari_crln.errors import CorruptCheckpoint, CrlnError, TrainingDiverged
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
-from napari_crln.volume.project import Project
+
+if TYPE_CHECKING:  # data may come from elsewhere than a project
+    from napari_crln.volume.project import Project
 
 Reason = Literal["finished", "stopped", "interrupted", "failed"]
 _REASONS: dict[type[BaseException], Reason] = {GeneratorExit: "stopped", KeyboardInterrupt: "interrupted"}
@@ -48,6 +54,7 @@ class Trainer:
     data : volumes in memory
     settings : configuration of the run
     folder : an existing run folder (`run.folder.RunFolder.create`)
+    project : where the data come from: labels that change there are taken in; none: they never change
 
     Raises
     ------
@@ -55,16 +62,24 @@ class Trainer:
         As soon as it is made, if the run cannot start; RunError also if another process holds the folder.
     """
 
-    def __init__(self, data: TrainingData, settings: config.RunConfig, folder: Path) -> None:
+    def __init__(
+        self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
+    ) -> None:
         use_threads(settings.engine)
         self.settings = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
         self.state = TrainingState.initial(settings, data.class_names, self.device)
         self._data = data
+        self._speed = Speed.of(settings.engine, self.device)
         self._batches = Batches(data, settings, self.device)
+        self._labels = LabelsIntake(project, data, self._batches)
         self._meter = Meter(self.device)
-        self._previewer = Previewer(self.state, data, settings, folder, settle=self._meter.settle)
+        self._anchors = AnchorTrace(self._batches, settings)
+        self._previewer = Previewer(
+            self.state, data, settings, folder, self._anchors, settle=self._meter.settle
+        )
+        self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
         self._saved = -1
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
         self._sound = False
@@ -72,7 +87,8 @@ class Trainer:
     @classmethod
     def of(cls, project: Project, settings: config.RunConfig, folder: Path) -> Trainer:
         """Train on a project's volumes by their roles."""
-        return cls(TrainingData.of(project), settings, folder)
+        data = TrainingData.of(project, settings.engine, choose_device(settings.engine.device))
+        return cls(data, settings, folder, project)
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
@@ -92,6 +108,8 @@ class Trainer:
                 raise
             finally:
                 self._previewer.drop()
+                self._labels.close()
+                self._suggester.drop()
 
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
@@ -106,9 +124,10 @@ class Trainer:
         while reason is None and self.state.step < self.settings.iterations:
             reason = yield from self._obey(inbox, interrupts)
             if reason is None:
+                yield from self._take_labels()
                 seconds = self._step()
                 yield from self._report(interrupts)
-                yield from self._previewer.after_step(seconds)
+                yield from self._look_about(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
             yield self._checkpoint()
@@ -131,12 +150,19 @@ class Trainer:
             if self.device.type == "cpu":
                 self._require_finite(float(norm))
             self._sound = False
-            state.learner.after_step(result, step)
+            state.learner.after_step(result, step, self._speed.fused)
             state.step += 1
             self._sound = True
         seconds = now() - start
         self._meter.add(result, norm, seconds, waited)
+        self._previewer.saw(step, result.anchors)
         return seconds
+
+    def _look_about(self, seconds: float) -> Iterator[events.Event]:
+        """Previews and suggestions, which share what they may take of the time of a step."""
+        part = self._suggester.part
+        yield from self._previewer.after_step((1 - part) * seconds)
+        yield from self._suggester.after_step(part * seconds)
 
     def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
         """Events that are due after a step; a signal breaks a validation off."""
@@ -188,14 +214,27 @@ class Trainer:
                 elif isinstance(command, events.Resume) and paused:
                     paused = False
                     yield events.Continued(step=self.state.step)
-                elif isinstance(command, events.Focus | events.PreviewBudget):
+                elif isinstance(command, PreviewCommand):
                     yield from self._previewer.obey(command)
+                    self._suggester.budget.share = self._previewer.budget.share
+                elif isinstance(command, events.LabelsChanged):
+                    self._labels.want(command, self.state.step)
             for message in inbox.warnings():
                 yield self._warned(message)
             if not paused:
                 return None
+            yield from self._take_labels()
             yield from self._previewer.while_paused()
+            yield from self._suggester.while_paused()
             time.sleep(_POLL_S)
+
+    def _take_labels(self) -> Iterator[events.Event]:
+        """Go on with labels that changed; what is suggested next heeds them."""
+        for event in self._labels.take(self.state.step):
+            if isinstance(event, events.LabelsTaken):
+                self._anchors.forget()
+                self._suggester.relabel(event.volume, self._batches.target(event.volume))
+            yield event
 
     def _pause(self) -> Iterator[events.Event]:
         yield from self._flush()
@@ -259,4 +298,5 @@ class Trainer:
             labelled=len(self._data.labelled),
             unlabelled=len(self._data.unlabelled),
             parameters=sum(p.numel() for p in student.parameters()),
+            prototypes=self.settings.method.dim.prototypes if self.settings.method.uses_clues else 0,
         )

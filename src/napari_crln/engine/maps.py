@@ -41,7 +41,8 @@ class BeliefMaps:
     uncertainty: _Float
     #: The final prediction, with clues or without as configured, (D, H, W).
     prediction: LabelDHW
-    #: Largest score of a class's R prototypes at the finest level, before normalisation, (C, D, H, W).
+    #: Score of a class's R prototypes, the largest or that of one, at the finest level, before normalisation,
+    #: (C, D, H, W).
     similarity: _Float | None = None
     #: M, signed and logit-like, (C, D, H, W).
     clues: _Float | None = None
@@ -88,9 +89,17 @@ def belief_maps(
 
 
 class Believer:
-    """Windows (b, 1, d, h, w) to all values that the maps are made of, (b, groups · C, d, h, w)."""
+    """Windows (b, 1, d, h, w) to all values that the maps are made of, (b, groups · C, d, h, w).
 
-    def __init__(self, learner: Learner, settings: config.RunConfig, step: int | None) -> None:
+    Parameters
+    ----------
+    prototype : whose score the similarity is, from 1; 0: the largest of the class's
+    """
+
+    def __init__(
+        self, learner: Learner, settings: config.RunConfig, step: int | None, prototype: int = 0
+    ) -> None:
+        self._prototype = prototype
         self._learner, self._precision = learner, settings.engine.precision
         self._method, self._predict_clues = settings.method, settings.predicting.clues
         begun = step is None or step >= self._method.rectification.after
@@ -109,7 +118,8 @@ class Believer:
         m, mu = clues.map_BCDHW.float(), learner.trust.mu
         z_r = rectify(z, m, mu, self._method.rectification) if self._rectifies else z
         final = fuse(z, m, mu) if self._predict_clues else z
-        similarity = _upsampled(clues.proximity.float().amax(2), z)
+        scores = clues.proximity.float()
+        similarity = _upsampled(scores[:, :, self._prototype - 1] if self._prototype else scores.amax(2), z)
         return torch.cat([z.softmax(1), z_r.softmax(1), final.softmax(1), m, similarity], dim=1)
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from napari_crln.config import Batches, Rectification
+from napari_crln.config import Batches, BidirectionalCopyPaste, Rectification, Teacher
 from napari_crln.types import ShapeDHW
 
 #: Voxels of a patch that two CPU cores train on in a second or so, with 8 to 16 filters.
@@ -47,13 +47,32 @@ def plan_rectification(iterations: int) -> int:
     return min(Rectification().after, iterations // 4)
 
 
+def plan_pretraining(iterations: int) -> int:
+    """Iterations of BCP's first stage: its default, but at most a quarter of the run."""
+    return min(BidirectionalCopyPaste().pretrain, iterations // 4)
+
+
+def plan_decay(iterations: int) -> float:
+    """Decay of the teacher: the paper's, but on short runs it averages over no more than a tenth of the run."""
+    return min(Teacher().decay, 1 - 10 / max(iterations, 20))
+
+
+#: For CPUs: a narrow net and the rate that schedules of hundreds of iterations want (docs/experiments.md).
+_CPU: dict[str, Any] = {
+    "network": {"base_filters": 8, "dropout": False},
+    "optimiser": {"learning_rate": 0.05, "warmup": 20},
+}
+
+
 def plan(shapes: Sequence[ShapeDHW], iterations: int, *, cpu: bool) -> dict[str, Any]:
     """Values to lay over the defaults of a configuration, beneath what the user chose."""
     patch = plan_patch(shapes, most_voxels=CPU_VOXELS if cpu else None)
-    return {
-        "batches": {"patch": list(patch)},
-        "method": {"rectification": {"after": plan_rectification(iterations)}},
+    method = {
+        "rectification": {"after": plan_rectification(iterations)},
+        "teacher": {"decay": plan_decay(iterations)},
+        "bcp": {"pretrain": plan_pretraining(iterations)},
     }
+    return {"batches": {"patch": list(patch)}, "method": method, **(_CPU if cpu else {})}
 
 
 def _floor(size: float, step: int) -> int:

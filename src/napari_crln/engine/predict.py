@@ -2,8 +2,8 @@
 
 Windows go row by row along D. The softmax of each, weighted by a Gaussian, is added to a buffer one window
 high; planes that no later window reaches are divided by their summed weight, handed out, and the buffer moves on.
-Whatever the volume's depth, what is held is one slab of (C + 2) × patch D × H × W float32, the planes
-handed out, and one batch of windows. Every plane of the image is read once.
+Whatever the volume's depth, what is held is one slab of (C + 2) × patch D × H × W float32, 64 MiB of planes that come or go,
+and one batch of windows. Every plane of the image is read once.
 
 Probabilities are averaged, not logits: a mean of logits would let one over-confident window outvote the rest.
 """
@@ -33,6 +33,8 @@ Normalise = Callable[[NDArray[Any]], NormalisedDHW]
 Progress = Callable[[int, int], None]
 
 _AXES: dict[str, int] = {"D": 2, "H": 3, "W": 4}
+#: Planes are read and handed out in bands of at most so much, or plane by plane: large volumes have large ones.
+_BAND_BYTES = 1 << 26
 
 
 class Cancelled(Exception):
@@ -173,7 +175,8 @@ def blend_steps(
             if progress is not None:
                 progress(done, len(grid))
             yield None
-        yield from _cropped(blend.advance(following - row), row, grid)
+        for first, probability_CDHW in blend.advance(following - row):
+            yield from _cropped(probability_CDHW, row + first, grid)
 
 
 def predict_labels(network: Network, image: SlicedVolume, windowing: Windowing, **options: Any) -> LabelDHW:
@@ -189,20 +192,29 @@ def most_probable(probability_CDHW: ProbabilityCDHW) -> LabelDHW:
 
 
 class _Planes:
-    """Normalised planes of an image, of which each is read once although rows of windows overlap."""
+    """Normalised planes of an image, of which each is read once although rows of windows overlap.
+
+    One buffer, as high as the tallest request so far; what is read goes there band by band.
+    """
 
     def __init__(self, image: SlicedVolume, normalise: Normalise) -> None:
         self._image, self._normalise = image, normalise
         self._start = self._stop = 0
-        self._held: NormalisedDHW | None = None
+        self._buffer: NormalisedDHW = np.empty((0, *image.shape[1:]), np.float32)
 
     def read(self, start: int, stop: int) -> NormalisedDHW:
-        """Planes start … stop - 1; both must not decrease from call to call."""
-        fresh = self._normalise(np.asarray(self._image[max(start, self._stop) : stop]))
-        if self._held is not None:
-            fresh = np.concatenate([self._held[start - self._start :], fresh])
-        self._held, self._start, self._stop = fresh, start, stop
-        return fresh
+        """Planes start … stop - 1, valid until the next call; both must not decrease from call to call."""
+        kept = self._buffer[start - self._start : self._stop - self._start]
+        if stop - start > len(self._buffer):
+            self._buffer = np.empty((stop - start, *self._image.shape[1:]), np.float32)
+        self._buffer[: len(kept)] = kept  # NumPy minds that they may overlap
+        filled = max(self._stop, start)
+        self._start, self._stop = start, stop
+        step = _band(self._buffer[0].nbytes)
+        for first in range(filled, stop, step):
+            last = min(first + step, stop)
+            self._buffer[first - start : last - start] = self._normalise(np.asarray(self._image[first:last]))
+        return self._buffer[: stop - start]
 
 
 class _Blend:
@@ -226,15 +238,22 @@ class _Blend:
             self._sum[at] += p_Cdhw * self._importance
             self._weight[at] += self._importance
 
-    def advance(self, planes: int) -> ProbabilityCDHW:
-        """Take the first `planes` out, finished, and move on by as many."""
+    def advance(self, planes: int) -> Iterator[tuple[int, ProbabilityCDHW]]:
+        """Hand the first `planes` out, finished, band by band as (first plane, values); then move on by as many."""
         if self._sum is None:
             raise RuntimeError("advance() before the first window was added")
-        finished = (self._sum[:, :planes] / self._weight[:planes]).cpu().numpy()
+        step = _band(self._sum[:, 0].nbytes)
+        for first in range(0, planes, step):
+            band = slice(first, min(first + step, planes))
+            yield first, np.asarray((self._sum[:, band] / self._weight[band]).cpu().numpy(), dtype=np.float32)
         for buffer in (*self._sum, self._weight):
             buffer[: self._height - planes] = buffer[planes:].clone()
             buffer[self._height - planes :] = 0
-        return np.asarray(finished, dtype=np.float32)
+
+
+def _band(plane_bytes: int) -> int:
+    """Planes that are handled together, of that many bytes each."""
+    return max(1, _BAND_BYTES // max(1, plane_bytes))
 
 
 def _window(slab: NormalisedDHW, grid: Grid, column: tuple[int, int], minmax: bool) -> NDArray[np.float32]:

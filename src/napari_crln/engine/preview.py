@@ -20,26 +20,30 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from napari_crln import config, events
+from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.device import synchronise
-from napari_crln.engine.generations import Draft, Generations
 from napari_crln.engine.maps import BeliefMaps, Believer, maps_of
 from napari_crln.engine.meter import now
 from napari_crln.engine.predict import Slab, Windowing, blend_steps
 from napari_crln.engine.scales import Scales, stored_maps
 from napari_crln.engine.state import TrainingState
 from napari_crln.errors import ConfigError
+from napari_crln.method.cps import Sample
 from napari_crln.previews import MAX_CLASSES, FocusRecord, PreviewRecord, Region
 from napari_crln.types import ShapeDHW
+
+if TYPE_CHECKING:  # loads Zarr, which a run without previews does without
+    from napari_crln.engine.generations import Draft, Generations
 
 #: Previews are made in bursts of these seconds, if the budget has them.
 _BURST_S = (0.1, 0.5)
@@ -48,6 +52,8 @@ _REST_S = 60.0  # after a fault
 _OVERLAP = 0.25  # of windows: a third of the cost of prediction's 0.5
 _ON_DEVICE = 1 << 30  # bytes: larger sums of windows are kept in the machine's memory
 
+#: What `Previewer.obey` takes.
+PreviewCommand: TypeAlias = events.Focus | events.PreviewBudget | events.PreviewSimilarity
 _Cycle: TypeAlias = Generator[events.Previewed | None, None, None]
 
 
@@ -60,6 +66,7 @@ class Previewer:
     data : volumes that may be looked at
     settings : of the run
     folder : run folder; `preview.zarr` is made in it when needed
+    anchors : leads the anchors of steps back to their volumes; none: generations have no anchors
     clock : seconds
     settle : waits for the device to finish its steps; returns the seconds, which count as training
     """
@@ -70,6 +77,7 @@ class Previewer:
         data: TrainingData,
         settings: config.RunConfig,
         folder: Path,
+        anchors: AnchorTrace | None = None,
         *,
         clock: Callable[[], float] = now,
         settle: Callable[[], float] = lambda: 0.0,
@@ -82,6 +90,8 @@ class Previewer:
         self._cases = {case.name: case for case in reversed(cases)}
         self.budget = Budget(settings.engine.preview_share)
         self._focus = _middle_of(cases[0])
+        self._prototype = 0
+        self._anchors = anchors
         self._generations: Generations | None = None
         self._scales = Scales()
         self._cycle: _Cycle | None = None
@@ -90,11 +100,30 @@ class Previewer:
         self._begun_step, self._next_at = -1, -np.inf
         self._told = ""
 
-    def obey(self, command: events.Focus | events.PreviewBudget) -> Iterator[events.Warned]:
-        """Look elsewhere, dropping work on what is no longer looked at, or spend more or less."""
+    def saw(self, step: int, anchors: Sample | None) -> None:
+        """Keep what a step, counted from 0, drew as anchors: a reference, no copy and no wait for the device."""
+        if self._anchors is not None and self.budget.share > 0:
+            self._anchors.remember(step, anchors)
+
+    def obey(self, command: PreviewCommand) -> Iterator[events.Warned]:
+        """Look elsewhere or at other scores, dropping work on what is no longer looked at, or spend otherwise."""
         if isinstance(command, events.PreviewBudget):
             self.budget.share = command.share
-            return
+        elif isinstance(command, events.PreviewSimilarity):
+            yield from self._choose(command.prototype)
+        else:
+            yield from self._look_at(command)
+
+    def _choose(self, prototype: int) -> Iterator[events.Warned]:
+        method = self._settings.method
+        most = method.dim.prototypes if method.uses_clues else 0
+        if prototype > most:
+            yield self._warned(f"no similarity to prototype {prototype}: a class has {most}")
+        elif prototype != self._prototype:
+            self._prototype = prototype
+            self.drop()
+
+    def _look_at(self, command: events.Focus) -> Iterator[events.Warned]:
         case = self._cases.get(command.volume)
         if case is None:
             yield self._warned(f"no preview of {command.volume!r}: not a volume that this run has loaded")
@@ -174,7 +203,8 @@ class Previewer:
                 "engine.preview_share",
             )
         step, shape = self._state.step, _size(region)
-        believe = Believer(self._state.learner, self._settings, step)
+        prototype = self._prototype
+        believe = Believer(self._state.learner, self._settings, step, prototype)
         writer = self._writer()
         draft = writer.begin(shape)
         self._scales.begin(case.name)
@@ -185,7 +215,7 @@ class Previewer:
                 else:
                     maps = maps_of(slab.probability_CDHW, believe.groups)
                     self._append(draft, maps, last=slab.stop == shape[0])
-            record = self._record(draft.generation, case, region, step)
+            record = self._record(draft.generation, case, region, step, prototype)
             draft.publish(record)
         finally:
             draft.abandon()
@@ -206,7 +236,8 @@ class Previewer:
             with modes_kept(learner.teacher):
                 return believe(windows_b1dhw.to(self._device)).to(home)
 
-        image = case.image[tuple(slice(*ends) for ends in region)]
+        d, h, w = (slice(*ends) for ends in region)
+        image = case.part((d, h, w))
         return blend_steps(of_windows, image, windowing, normalise=case.normalisation.apply, device=home)
 
     def _append(self, draft: Draft, maps: BeliefMaps, last: bool) -> None:
@@ -214,7 +245,9 @@ class Previewer:
             quantisation = self._scales.of(name, values, last)
             draft.append(name, quantisation.quantise(values), quantisation)
 
-    def _record(self, generation: int, case: Case, region: Region, step: int) -> PreviewRecord:
+    def _record(
+        self, generation: int, case: Case, region: Region, step: int, prototype: int
+    ) -> PreviewRecord:
         d, h, w = case.image.shape
         focus = self._focus
         return PreviewRecord(
@@ -229,6 +262,8 @@ class Previewer:
             classes=self._state.class_names,
             focus=FocusRecord(axis=focus.axis, index=focus.index, generation=focus.generation),
             maps=self._scales.records(),
+            prototype=prototype,
+            anchors=None if self._anchors is None else self._anchors.within(case.name, case.image.shape),
         )
 
     def _previewed(self, record: PreviewRecord) -> events.Previewed:
@@ -244,6 +279,8 @@ class Previewer:
     def _writer(self) -> Generations:
         """Made late: the folder is only ours once the loop holds the run's lock."""
         if self._generations is None:
+            from napari_crln.engine.generations import Generations
+
             self._generations = Generations(self._path, self._settings.engine.preview_history)
         return self._generations
 

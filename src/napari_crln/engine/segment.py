@@ -33,6 +33,9 @@ from napari_crln.errors import RunError
 from napari_crln.types import LabelDHW
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.stored import Volume
+from napari_crln.volume.streamed import ChunkCache, streamed_image
+
+_CACHE_MB = 256  # decoded chunks: bands of planes are thinner than chunks
 
 
 class Segmentation(NamedTuple):
@@ -110,7 +113,7 @@ class Segmenter:
         self._check_classes(volume)
         slabs = predict_slabs(
             self.network,
-            volume.image,
+            streamed_image(volume, ChunkCache(_CACHE_MB)),
             self.windowing,
             normalise=volume.normalisation.apply,
             device=self.device,

@@ -14,6 +14,7 @@ from torch import Tensor
 
 from napari_crln import config
 from napari_crln.engine.checkpoint import Snapshot
+from napari_crln.engine.speed import Speed, compile_networks, lay_out
 from napari_crln.errors import RunError
 from napari_crln.method.baselines import plain_cutmix
 from napari_crln.method.learner import Learner
@@ -37,14 +38,17 @@ class TrainingState:
     ) -> TrainingState:
         """The state before the first step; weights follow the seed."""
         learner = build_learner(settings, len(class_names), device)
-        options = settings.optimiser
+        options, speed = settings.optimiser, Speed.of(settings.engine, device)
+        if speed.compiled:
+            compile_networks(learner)
         optimiser = torch.optim.SGD(
             learner.student.parameters(),
             lr=options.learning_rate,
             momentum=options.momentum,
             nesterov=options.momentum > 0,
             weight_decay=options.weight_decay,
-            fused=device.type in ("cpu", "cuda"),
+            fused=speed.fused,
+            foreach=False,
         )
         if options.momentum:
             _start_momentum(optimiser)
@@ -103,7 +107,7 @@ def _start_momentum(optimiser: torch.optim.SGD) -> None:
 
 
 def build_learner(settings: config.RunConfig, classes: int, device: torch.device) -> Learner:
-    """Student, teacher and μ on the device, channels last; torch's global generators are left as they were."""
+    """Student, teacher and μ on the device; torch's global generators are left as they were."""
     method = settings.method
     if method.name == "cutmix":
         method = plain_cutmix(method)
@@ -111,8 +115,7 @@ def build_learner(settings: config.RunConfig, classes: int, device: torch.device
         torch.manual_seed(settings.seed)
         model = build_model(settings, classes)
     check_patch(settings.batches.patch, model.backbone.stride)  # type: ignore[arg-type]
-    learner = Learner(model, method).to(device)
-    return learner.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload, no-any-return]
+    return lay_out(Learner(model, method).to(device), Speed.of(settings.engine, device))
 
 
 def load_learner(learner: Learner, snapshot: Snapshot) -> None:

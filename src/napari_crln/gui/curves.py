@@ -89,7 +89,9 @@ class Curves:
 
     def _add(self, group: dict[str, Series], step: int, values: dict[str, float]) -> None:
         for name, value in values.items():
-            group.setdefault(name, Series(self._capacity)).add(step, value)
+            if name not in group:
+                group[name] = Series(self._capacity)
+            group[name].add(step, value)
         self.revision += 1
 
 

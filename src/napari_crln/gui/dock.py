@@ -1,27 +1,32 @@
 """What napari's plugin manager calls for the dock widget.
 
-npe2 imports it to validate the manifest, also on servers without Qt, so it may not be the widget's class itself. And
-napari passes the viewer by the signature of `__init__`, which a function has not. Hence a class that makes another.
+npe2 imports it to validate the manifest, also on servers without Qt, so it may not be the widget's class itself; and
+the *Plugins* menu takes nothing but a subclass of QWidget or a plain function, to which it passes no viewer.
 """
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
+
+from napari_crln.errors import UsageError
+
+if TYPE_CHECKING:
+    from napari_crln.gui.widgets.panel import CrlnPanel
 
 
-class CrlnDock:
-    """Calling it makes a `CrlnPanel`; Qt is imported no earlier.
+def crln_panel() -> CrlnPanel:
+    """A new panel for the current viewer; Qt is imported no earlier.
 
-    Parameters
-    ----------
-    napari_viewer : the viewer to dock in
+    Raises
+    ------
+    UsageError
+        If there is no viewer.
     """
+    import napari
 
-    def __new__(cls, napari_viewer: Any) -> Any:
-        """The panel for a viewer."""
-        from napari_crln.gui.widgets.panel import CrlnPanel
+    from napari_crln.gui.widgets.panel import CrlnPanel
 
-        return CrlnPanel(napari_viewer)
-
-    def __init__(self, napari_viewer: Any) -> None:  # never called, only looked at
-        raise NotImplementedError
+    viewer = napari.current_viewer()
+    if viewer is None:
+        raise UsageError("no viewer", "the panel is docked in a napari window", "Open napari first", "CRLN")
+    return CrlnPanel(viewer)

@@ -1,8 +1,8 @@
 """Open layers as volumes of a new project.
 
-Two steps. `plan_from_layers` looks at names, shapes and places only (milliseconds a layer, once NiBabel and Dask are
-imported); it keeps what it needs of the layers, so that the second may run in another thread while the viewer goes on. `create_project` reads, checks and
-writes. Between them the user is asked once whether labels are dense or sparse (`layer_classes.propose_coverage`
+Three steps. `layer_states` copies what layers are, without their voxels: milliseconds, on the viewer's thread.
+`plan_volumes` looks at names, shapes and places; `create_project` reads, checks and writes: both may run in another
+thread while the viewer goes on. (`plan_from_layers` is the first two, for scripts.) Before the third the user is asked once whether labels are dense or sparse (`layer_classes.propose_coverage`
 has a guess), and which value of sparse labels is background, if one is.
 """
 
@@ -54,7 +54,17 @@ def plan_from_layers(layers: Iterable[Any]) -> list[LayerVolume]:
     UsageError
         If there is no image layer.
     """
-    given = [(d, state, kind) for d, state, kind in map(_tuple, layers) if not _is_shown(state)]
+    return plan_volumes(layer_states(layers))
+
+
+def layer_states(layers: Iterable[Any]) -> list[Layer]:
+    """Data, state and type of layers; only the thread that changes layers may call it."""
+    return [layer.as_layer_data_tuple() for layer in layers]
+
+
+def plan_volumes(states: Iterable[Layer]) -> list[LayerVolume]:
+    """As `plan_from_layers`, of `layer_states`. The first call takes seconds: it imports NiBabel and Dask."""
+    given = [(d, state, kind) for d, state, kind in states if not _is_shown(state)]
     images, labels = (
         [_array(data, state) for data, state, k in given if k == kind] for kind in ("image", "labels")
     )
@@ -98,7 +108,7 @@ def create_project(
     check_free(path)
     table = classes or class_table(plan, coverage, background)
     with creating_folder(path) as folder:
-        draft = Project.fill_new(folder, table, normalisation)
+        draft = Project.fill_new(folder, table, normalisation, _preset(plan))
         for done, volume in enumerate(plan, start=1):
             draft.add_incoming(_incoming(volume, coverage, background, table))
             if progress is not None:
@@ -117,14 +127,15 @@ class _Turned:
         return np.asarray(self._voxels[region])
 
 
+def _preset(plan: Sequence[LayerVolume]) -> str | None:
+    """The preset that all images ask for: sample data of ours do."""
+    asked = {volume.image.tag.get("preset") for volume in plan}
+    return asked.pop() if len(asked) == 1 else None
+
+
 def _array(data: Any, state: dict[str, Any]) -> LayerArray:
     name = str(state.get("name") or "layer")
     return LayerArray(name, place(data, state, name), state)
-
-
-def _tuple(layer: Any) -> Layer:
-    found: Layer = layer.as_layer_data_tuple()
-    return found
 
 
 def _is_shown(state: State) -> bool:

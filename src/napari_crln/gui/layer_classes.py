@@ -37,12 +37,14 @@ class CoverageProposal:
     unlabelled : share of voxels of value 0 over all labels, 0-1
     background : the value that the layers name background, if it is not 0
     reason : a sentence for a person
+    certain : the layers say so themselves, so that nobody need be asked
     """
 
     coverage: Coverage
     unlabelled: float
     background: int | None
     reason: str
+    certain: bool = False
 
 
 def propose_coverage(plan: Sequence[LayerVolume]) -> CoverageProposal | None:
@@ -53,7 +55,10 @@ def propose_coverage(plan: Sequence[LayerVolume]) -> CoverageProposal | None:
     seen = [_painted(each.ras.voxels) for each in labels]
     share = 1 - sum(count for count, _ in seen) / sum(int(np.prod(each.grid.shape)) for each in labels)
     background = next((value for each in labels if (value := _named_background(each))), None)
-    coverage, reason = _guess(labels, [axes for _, axes in seen], share, background)
+    told = _told(labels)
+    if told is not None:
+        return CoverageProposal(told, share, background, f"the layers say that they are {told}", certain=True)
+    coverage, reason = _guess([axes for _, axes in seen], share, background)
     return CoverageProposal(coverage, share, background, reason)
 
 
@@ -99,16 +104,17 @@ def _painted(voxels: Any) -> tuple[int, list[NDArray[np.bool_]]]:
     return count, [np.concatenate(along_d), np.asarray(across.any(axis=1)), np.asarray(across.any(axis=0))]
 
 
+def _told(labels: Sequence[LayerArray]) -> Coverage | None:
+    """What all of the layers, being of ours, say."""
+    told = {each.tag.get("coverage") for each in labels}
+    return next((coverage for coverage in get_args(Coverage) if told == {coverage}), None)
+
+
 def _guess(
-    labels: Sequence[LayerArray],
     seen: Sequence[list[NDArray[np.bool_]]],
     share: float,
     background: int | None,
 ) -> tuple[Coverage, str]:
-    told = {each.tag.get("coverage") for each in labels}
-    for coverage in get_args(Coverage):
-        if told == {coverage}:
-            return coverage, f"the layers say that they are {coverage}"
     if background is not None:
         return "sparse", f"value {background} is named background, so 0 seems to be what nobody annotated"
     if share >= SPARSE_SHARE:

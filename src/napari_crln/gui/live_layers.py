@@ -1,34 +1,55 @@
 """The live layers in the viewer: made once, then updated in place as uint8.
 
 Layers are known by identity, not by name, so that renaming one changes nothing. One that the user deletes stays deleted
-(`removed` is told), one that the user paints on is let alone from then on (`edited` is told) and, when it is
-unticked, left to the user. Making a layer never changes what is selected.
+(`removed` is told), one that the user edits is let alone from then on (`edited` is told) and, when it is
+unticked, left to the user. Making a layer never changes what is selected. In 3D napari uploads and marches through
+whole volumes: there a layer has at most `MOST_IN_3D` voxels an axis, and the whole map again in 2D.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-from napari.layers import Image, Labels
-from napari.utils.colormaps import Colormap, DirectLabelColormap
+import numpy as np
+from napari.layers import Labels, Points
+from numpy.typing import NDArray
 
 from napari_crln.gui.layer_data import placement
-from napari_crln.gui.live_maps import BY_KEY, LiveMap, label_colours
-from napari_crln.gui.preview_feed import Frame, MapPicture
+from napari_crln.gui.live_looks import image_layer, labels_layer, points_layer, set_points
+from napari_crln.gui.live_maps import BY_KEY, LiveMap
+from napari_crln.gui.preview_feed import Frame, blank
 from napari_crln.gui.tags import tag
+from napari_crln.previews import PER_CLASS
+from napari_crln.types import ShapeDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
 
-_UNCERTAIN = [[1.0, 0.75, 0.1, 0.0], [1.0, 0.75, 0.1, 0.25], [1.0, 0.95, 0.5, 0.95]]
-_CLUES = (
-    [[0.13, 0.40, 0.90, 0.9], [0.13, 0.40, 0.90, 0.35], [0, 0, 0, 0], [0.9, 0.2, 0.15, 0.35], [0.9, 0.2, 0.15, 0.9]],
-    [0.0, 0.3, 0.502, 0.7, 1.0],
-)  # fmt: skip
-_GAINED_BACKGROUND = "#bbbbbb"
-_OPACITY = {"labels": 0.55, "image": 0.6}
+#: Voxels along an axis, in 3D.
+MOST_IN_3D = 128
+
+
+@dataclass(frozen=True)
+class _Scene:
+    """What is drawn, and where; kept to be drawn again when the viewer turns to 3D or back."""
+
+    frame: Frame
+    grid: Grid
+    classes: tuple[LabelClass, ...]
+    ticked: frozenset[str]
+
+
+@dataclass
+class _Live:
+    """One live layer, where it was placed, and whether the user has edited it."""
+
+    layer: Any
+    place: tuple[Grid, ShapeDHW] | None = None
+    touched: bool = False
+    disconnect: list[Callable[[], None]] = field(default_factory=list)
 
 
 class LiveLayers:
@@ -38,7 +59,7 @@ class LiveLayers:
     ----------
     viewer : napari's
     removed : told the key of a map whose layer the user deleted
-    edited : told the key of a map whose layer the user painted on
+    edited : told the key of a map whose layer the user edited
     shown_again : told when the user unhides a layer
     """
 
@@ -51,136 +72,228 @@ class LiveLayers:
     ) -> None:
         self._viewer = viewer
         self._removed, self._edited, self._shown_again = removed, edited, shown_again
-        self._layers: dict[str, Any] = {}
-        self._touched: set[str] = set()
-        self._removing = False
+        self._live: dict[str, _Live] = {}
+        self._scene: _Scene | None = None
+        self._ours = False  # whether a change of a layer is of our making
+        self._contour = 0
         viewer.layers.events.removed.connect(self._on_removed)
+        viewer.dims.events.ndisplay.connect(self._before_3d, position="first")
+        viewer.dims.events.ndisplay.connect(self._on_ndisplay, position="last")
 
     @property
     def hidden(self) -> frozenset[str]:
         """Maps whose layer is there, but hidden by the user."""
-        return frozenset(key for key, layer in self._layers.items() if not layer.visible)
+        return frozenset(key for key, live in self._live.items() if not live.layer.visible)
 
     def layer(self, key: str) -> Any:
         """The layer of a map; None if there is none."""
-        return self._layers.get(key)
+        return self._live[key].layer if key in self._live else None
 
     def show(self, frame: Frame, grid: Grid, classes: Iterable[LabelClass], ticked: frozenset[str]) -> None:
-        """Draw the maps of a frame that are ticked and that nobody painted on."""
-        for key, picture in frame.maps.items():
-            if key in ticked and key not in self._touched:
-                self._show(BY_KEY[key], picture, frame, grid, tuple(classes))
+        """Draw the maps of a frame that are ticked and that nobody edited, all at once."""
+        for _ in self.showing(frame, grid, classes, ticked):
+            pass
+
+    def showing(
+        self, frame: Frame, grid: Grid, classes: Iterable[LabelClass], ticked: frozenset[str]
+    ) -> Iterator[None]:
+        """The same a layer at a time, so that the event loop can run between two: each takes napari 10 ms and more."""
+        scene = self._scene = _Scene(frame, grid, tuple(classes), ticked)
+        for key in (*frame.maps, "anchors"):
+            live = self._live.get(key)
+            if key in ticked and not (live.touched if live is not None else frame.generation == 0):
+                with self._our_doing():
+                    self._show(BY_KEY[key], scene)
+                yield
+
+    def on_volume(self, volume: str, grid: Grid) -> None:
+        """Another volume is seen: maps of the one before must not lie over it until its own come."""
+        scene = self._scene
+        if scene is not None and scene.frame.volume != volume:
+            self.show(blank(scene.frame, volume, grid.shape), grid, scene.classes, scene.ticked)
+
+    def outline(self, width: int) -> None:
+        """Show `rectified` as outlines so many voxels wide, in 2D; 0: filled."""
+        self._contour = width
+        if "rectified" in self._live:
+            self._live["rectified"].layer.contour = self._outline
+
+    @property
+    def _outline(self) -> int:
+        """napari draws no outlines in 3D, and would warn of it at each update."""
+        return self._contour if self._viewer.dims.ndisplay == 2 else 0
 
     def keep_only(self, keys: frozenset[str]) -> None:
-        """Take away the layers of other maps; one that was painted on stays, as the user's own."""
-        for key in [key for key in self._layers if key not in keys]:
+        """Take away the layers of other maps; one that was edited stays, as the user's own."""
+        for key in [key for key in self._live if key not in keys]:
             self.drop(key)
 
     def drop(self, key: str) -> None:
-        """Take a map's layer away, or if it was painted on let go of it."""
-        layer = self._layers.pop(key)
-        self._disconnect(layer)
-        if key in self._touched:
-            self._touched.discard(key)
-            return
-        if layer in self._viewer.layers:
-            self._removing = True
-            try:
-                self._viewer.layers.remove(layer)
-            finally:
-                self._removing = False
+        """Take a map's layer away, or if it was edited let go of it."""
+        live = self._let_go(key)
+        if not live.touched and live.layer in self._viewer.layers:
+            with self._our_doing():
+                self._viewer.layers.remove(live.layer)
 
     def close(self) -> None:
         """Let go of all layers; they stay as they are."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
-        for layer in self._layers.values():
-            self._disconnect(layer)
-        self._layers.clear()
+        self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
+        self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
+        for key in list(self._live):
+            self._let_go(key)
 
-    def _show(
-        self, spec: LiveMap, picture: MapPicture, frame: Frame, grid: Grid, classes: tuple[LabelClass, ...]
-    ) -> None:
-        layer = self._layers.get(spec.key)
-        if layer is None:
-            layer = self._add(spec, picture, grid, classes)
-        elif layer.data.shape == picture.stored.shape:
-            layer.data = picture.stored
-        else:  # another volume: napari takes a new shape, and then a new place
-            layer.data = picture.stored
-            self._place(layer, grid)
-        facts = {"generation": frame.generation, "step": frame.step, "volume": frame.volume, "map": spec.key}
-        scale, offset = picture.quantisation.scale, picture.quantisation.offset
-        layer.metadata.update(tag("preview", scale=scale, offset=offset, **facts))
+    def _show(self, spec: LiveMap, scene: _Scene) -> None:
+        live = self._live.get(spec.key)
+        if spec.kind == "points":
+            self._show_points(spec, live, scene)
+            return
+        stored, strides = self._thinned(scene.frame.maps[spec.key].stored)
+        if live is None:
+            live = self._made(spec, stored, scene)
+            self._place(live, scene.grid, strides)
+            self._add(spec.key, live)
+        else:  # napari takes a new shape, and then a new place
+            _swap(live.layer, stored)
+            self._place(live, scene.grid, strides)
+        live.layer.metadata.update(_tag(spec.key, scene))
 
-    def _place(self, layer: Any, grid: Grid) -> None:
-        for name, value in placement(grid).items():
-            setattr(layer, name, value)
+    def _show_points(self, spec: LiveMap, live: _Live | None, scene: _Scene) -> None:
+        anchors = scene.frame.anchors
+        if live is not None:
+            set_points(live.layer, anchors, scene.classes)
+            self._place(live, scene.grid)
+        elif anchors is not None:
+            live = _Live(points_layer(spec, anchors, scene.classes))
+            self._place(live, scene.grid)
+            self._add(spec.key, live)
+        if live is not None:
+            step = None if anchors is None else anchors.step
+            live.layer.metadata.update(_tag(spec.key, scene, anchors_step=step))
 
-    def _add(self, spec: LiveMap, picture: MapPicture, grid: Grid, classes: tuple[LabelClass, ...]) -> Any:
-        make = _labels if spec.kind == "labels" else _image
-        layer = make(spec, picture, classes)
-        self._place(layer, grid)
+    def _made(self, spec: LiveMap, stored: NDArray[np.uint8], scene: _Scene) -> _Live:
+        if spec.kind == "image":
+            return _Live(image_layer(spec, stored))
+        layer = labels_layer(spec, stored, scene.classes)
+        if spec.key == "rectified":
+            layer.contour = self._outline
+        return _Live(layer)
+
+    def _thinned(self, stored: NDArray[np.uint8]) -> tuple[NDArray[np.uint8], ShapeDHW]:
+        """What napari gets, and how many voxels of the map lie between two of it."""
+        if self._viewer.dims.ndisplay < 3 or max(stored.shape) <= MOST_IN_3D:
+            return stored, (1, 1, 1)
+        d, h, w = (-(-size // MOST_IN_3D) for size in stored.shape)
+        thin = stored[(d - 1) // 2 :: d, (h - 1) // 2 :: h, (w - 1) // 2 :: w]
+        return np.ascontiguousarray(thin), (d, h, w)
+
+    def _place(self, live: _Live, grid: Grid, strides: ShapeDHW = (1, 1, 1)) -> None:
+        if live.place is not None and live.place[0] is grid and live.place[1] == strides:
+            return
+        live.place = grid, strides
+        where = placement(grid)
+        thinning = np.diag([*strides, 1.0])
+        thinning[:3, 3] = [(stride - 1) // 2 for stride in strides]
+        where["affine"] = where["affine"] @ thinning
+        for name, value in where.items():
+            setattr(live.layer, name, value)
+
+    def _add(self, key: str, live: _Live) -> None:
+        layer = live.layer
         with self._same_selection():
             self._viewer.add_layer(layer)
-        self._layers[spec.key] = layer
-        layer.events.visible.connect(self._on_visible)
+        self._live[key] = live
+        self._hear(live, layer.events.visible, self._on_visible)
         if isinstance(layer, Labels):
-            layer.events.paint.connect(partial(self._on_paint, spec.key))
-        return layer
+            self._hear(live, layer.events.paint, partial(self._on_edit, key))
+        elif isinstance(layer, Points):
+            self._hear(live, layer.events.data, partial(self._on_edit, key))
+
+    def _hear(self, live: _Live, event: Any, callback: Callable[[Any], None]) -> None:
+        event.connect(callback)
+        live.disconnect.append(partial(event.disconnect, callback))
+
+    def _let_go(self, key: str) -> _Live:
+        live = self._live.pop(key)
+        for disconnect in live.disconnect:
+            disconnect()
+        return live
+
+    @contextmanager
+    def _our_doing(self) -> Iterator[None]:
+        before, self._ours = self._ours, True
+        try:
+            yield
+        finally:
+            self._ours = before
 
     @contextmanager
     def _same_selection(self) -> Iterator[None]:
         layers = self._viewer.layers
-        selected, active = {_own(layer) for layer in layers.selection}, _own(layers.selection.active)
+        selected, active = {own(layer) for layer in layers.selection}, own(layers.selection.active)
         yield
         if selected:
             layers.selection = selected
             layers.selection.active = active
 
-    def _disconnect(self, layer: Any) -> None:
-        layer.events.visible.disconnect(self._on_visible)
-
     def _on_visible(self, _event: Any = None) -> None:
         self._shown_again()
 
-    def _on_paint(self, key: str, event: Any) -> None:
-        if self._layers.get(key) is event.source and key not in self._touched:
-            self._touched.add(key)
+    def _before_3d(self, _event: Any = None) -> None:
+        if self._viewer.dims.ndisplay == 3:
+            self.outline(self._contour)
+
+    def _on_ndisplay(self, _event: Any = None) -> None:
+        self.outline(self._contour)
+        scene = self._scene
+        if scene is not None and max(scene.frame.shape) > MOST_IN_3D:
+            self.show(scene.frame, scene.grid, scene.classes, scene.ticked & self._live.keys())
+
+    def _on_edit(self, key: str, _event: Any) -> None:
+        live = self._live.get(key)
+        if live is not None and not live.touched and not self._ours:
+            live.touched = True
             self._edited(key)
 
     def _on_removed(self, event: Any) -> None:
-        key = next((key for key, layer in self._layers.items() if layer is event.value), None)
-        if key is not None and not self._removing:
-            del self._layers[key]
-            self._touched.discard(key)
+        key = next((key for key, live in self._live.items() if live.layer is own(event.value)), None)
+        if key is not None and not self._ours:
+            self._let_go(key)
             self._removed(key)
 
 
-def _own(layer: Any) -> Any:
+def own(layer: Any) -> Any:
     """A layer itself: napari hands plugins proxies, and a selection of proxies is not shown."""
     return getattr(layer, "__wrapped__", layer)
 
 
-def _labels(spec: LiveMap, picture: MapPicture, classes: tuple[LabelClass, ...]) -> Any:
-    colours = label_colours(classes)
-    names = [each.name for each in classes]
-    if spec.key == "changed":  # k + 1: rectification gave class k
-        given: dict[int | None, Any] = {each.index + 1: each.colour for each in classes if each.index}
-        colours = {0: "transparent", None: "transparent", 1: _GAINED_BACKGROUND, **given}
-        names = ["unchanged", *(f"now {name}" for name in names)]
-    return Labels(
-        picture.stored, name=spec.layer_name, colormap=DirectLabelColormap(color_dict=colours),
-        opacity=_OPACITY["labels"], features={"index": list(range(len(names))), "class": names},
-    )  # fmt: skip
+def _swap(layer: Any, stored: NDArray[np.uint8]) -> None:
+    """Give a layer other values.
+
+    On a `data` event napari computes the extent of all layers anew, and compiles the shader of a Labels layer:
+    half of the time, and for values of the same shape for nothing. Drawing hears of them by `set_data`.
+    """
+    if layer.data.shape != stored.shape:
+        layer.data = stored
+        return
+    with layer.events.data.blocker():
+        layer.data = stored
 
 
-def _image(spec: LiveMap, picture: MapPicture, _classes: tuple[LabelClass, ...]) -> Any:
-    colormap: Any = spec.colormap
-    if spec.key == "clues":
-        colormap = Colormap(_CLUES[0], controls=_CLUES[1], name="crln clues")
-    elif spec.key == "uncertainty":
-        colormap = Colormap(_UNCERTAIN, name="crln uncertainty")
-    return Image(
-        picture.stored, name=spec.layer_name, colormap=colormap, contrast_limits=(0, 255),
-        opacity=_OPACITY["image"], blending="translucent",
-    )  # fmt: skip
+def _tag(key: str, scene: _Scene, **further: Any) -> dict[str, Any]:
+    """What the layer says about itself: enough to tell a voxel's value in words (`hover.py`)."""
+    frame = scene.frame
+    facts: dict[str, Any] = {
+        "generation": frame.generation,
+        "step": frame.step,
+        "volume": frame.volume,
+        "map": key,
+    }
+    if key in frame.maps:
+        quantisation = frame.maps[key].quantisation
+        facts |= {"scale": quantisation.scale, "offset": quantisation.offset}
+    if key in PER_CLASS:
+        facts["class"] = next((each.name for each in scene.classes if each.index == frame.class_index), "")
+    if key == "similarity":
+        facts["prototype"] = frame.prototype
+    return tag("preview", **facts, **further)

@@ -17,14 +17,14 @@ class LiveMap:
 
     Parameters
     ----------
-    key : name of its array in a preview
+    key : name of its array in a preview; `anchors` are in the preview's record
     title : what follows `crln: ` in the layer's name
     tip : for a person, with the unit
     """
 
     key: str
     title: str
-    kind: Literal["labels", "image"]
+    kind: Literal["labels", "image", "points"]
     tip: str
     colormap: str = ""
 
@@ -43,6 +43,8 @@ LIVE_MAPS = (
             "nothing at 0 (no unit).", ),
     LiveMap("uncertainty", "uncertainty", "image", "1 − p of the label's class, 0 to 1: bright is uncertain.",
             ),
+    LiveMap("anchors", "anchors", "points", "Voxels that the last training step on this volume was unsure of and "
+            "learned from (CPS), in the colours of their classes.", ),
     LiveMap("prediction", "prediction", "labels", "The segmentation as the model would give it now."),
 )  # fmt: skip
 BY_KEY = {each.key: each for each in LIVE_MAPS}

@@ -16,30 +16,45 @@ from napari_crln.gui.curves import Curves
 from napari_crln.gui.live_maps import DEFAULT_SHOWN
 from napari_crln.gui.run_view import RunView
 from napari_crln.gui.training_form import TrainingForm
+from napari_crln.suggestions import Suggestions
 from napari_crln.types import Coverage, Role, ShapeDHW
 from napari_crln.volume.labels import LabelClass
 
 
 @dataclass(frozen=True)
 class VolumeRow:
-    """One volume in the table."""
+    """One volume in the table.
+
+    Parameters
+    ----------
+    coverage, revision : of its annotation; None and 0 without one
+    restorable : revisions of the annotation that can be had back, newest first; 0 is none at all
+    """
 
     name: str
     role: Role
     shape: ShapeDHW
     coverage: Coverage | None = None
     predicted: bool = False
+    revision: int = 0
+    restorable: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
 class ProjectView:
-    """An open project; `runs` are the names of its runs, oldest first."""
+    """An open project; `runs` are the names of its runs, oldest first, `preset` what its new runs begin with."""
 
     path: Path
     name: str
     classes: tuple[LabelClass, ...]
     volumes: tuple[VolumeRow, ...]
     runs: tuple[str, ...] = ()
+    preset: str | None = None
+
+    @property
+    def predicted(self) -> bool:
+        """Whether any volume has a prediction."""
+        return any(row.predicted for row in self.volumes)
 
     def row(self, name: str) -> VolumeRow | None:
         """The volume of that name."""
@@ -54,6 +69,8 @@ class LiveChoice:
     ----------
     shown : keys of the ticked maps
     class_index : whose similarity and clues
+    prototype : to which similarity is shown, from 1; 0: the largest of the class's
+    contour : whether `rectified` is outlined
     every_s : shortest time between two updates, s
     budget : share of training time that previews may take, 0-0.5
     generation : None follows the newest
@@ -62,10 +79,33 @@ class LiveChoice:
 
     shown: frozenset[str] = DEFAULT_SHOWN
     class_index: int = 1
+    prototype: int = 0
+    contour: bool = False
     every_s: float = 0.5
     budget: float = 0.05
     generation: int | None = None
     edited: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class AnnotationView:
+    """The annotation of the shown volume.
+
+    Parameters
+    ----------
+    on : whether annotation layers are shown, also where nothing is annotated yet
+    correcting : whether a slice that is painted on begins as the pseudo-label
+    volume : whose; "" if none
+    revision : that is saved; 0 if none
+    error : why it cannot be saved
+    """
+
+    on: bool = True
+    correcting: bool = False
+    volume: str = ""
+    revision: int = 0
+    saving: Literal["none", "pending", "saved"] = "none"
+    error: str = ""
 
 
 @dataclass(frozen=True)
@@ -74,6 +114,30 @@ class PredictionView:
 
     running: bool = False
     stopping: bool = False
+    done: int = 0
+    total: int = 0
+    name: str = ""
+
+
+@dataclass(frozen=True)
+class PredictionChoice:
+    """How to predict.
+
+    Parameters
+    ----------
+    clues : from logits and clues, or from the logits alone
+    checkpoint : the newest one, or the one that did best on validation
+    """
+
+    clues: bool = True
+    checkpoint: Literal["last", "best"] = "last"
+
+
+@dataclass(frozen=True)
+class ExportView:
+    """Files that are being written; `total` is 0 while the export is planned."""
+
+    running: bool = False
     done: int = 0
     total: int = 0
     name: str = ""
@@ -95,6 +159,8 @@ class Snapshot:
     ----------
     busy : what is being done to the project in the background; "" if nothing
     shown : name of the volume in the viewer
+    suggestions : of the watched run; None if it has none
+    suggesting : whether a process looks for some
     """
 
     project: ProjectView | None = None
@@ -103,9 +169,19 @@ class Snapshot:
     form: TrainingForm = field(default_factory=TrainingForm)
     run: RunView = field(default_factory=RunView)
     live: LiveChoice = LiveChoice()
+    annotation: AnnotationView = AnnotationView()
     prediction: PredictionView = PredictionView()
+    suggestions: Suggestions | None = None
+    suggesting: bool = False
+    predicting: PredictionChoice = PredictionChoice()
+    export: ExportView = ExportView()
     message: Message = Message()
     keep_running: bool = True
+
+    @property
+    def shown_row(self) -> VolumeRow | None:
+        """The volume in the viewer."""
+        return None if self.project is None else self.project.row(self.shown)
 
 
 class PanelModel:

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
+from typing import Any
 
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import PredictionReport, follow_prediction
-from napari_crln.gui.model import PanelModel, PredictionView
+from napari_crln.gui.model import PanelModel, PredictionChoice, PredictionView
 from napari_crln.gui.presenter import Launch
 from napari_crln.run.launch import Child, launch
 from napari_crln.run.watch import Tail
@@ -38,7 +39,11 @@ class Predictor:
         self._launch = start_process
         self._child: Child | None = None
 
-    def predict(self, volumes: tuple[str, ...], clues: bool = True) -> None:
+    def choose(self, **fields: Any) -> None:
+        """Change fields of the `PredictionChoice`."""
+        self._model.update(predicting=replace(self._model.snapshot.predicting, **fields))
+
+    def predict(self, volumes: tuple[str, ...]) -> None:
         """Segment volumes (none named: all) with the watched run, and store the results in the project."""
         now = self._model.snapshot
         reason = obstacles.to_predict(now)
@@ -46,8 +51,7 @@ class Predictor:
             return self._model.say(reason, "warning")
         arguments = ["predict", str(now.project.path), "--run", now.run.name, "--json", "--progress"]
         arguments += [word for name in volumes for word in ("--volume", name)]
-        if not clues:
-            arguments.append("--without-clues")
+        arguments += _options(now.predicting)
         log = now.run.folder / LOG
         lines = Tail(log)
         lines.skip()
@@ -97,3 +101,9 @@ class Predictor:
             said = child.tail().strip().splitlines() or [f"prediction ended with status {child.returncode}"]
             self._model.say(said[-1], "error")
         self._predicted()
+
+
+def _options(choice: PredictionChoice) -> list[str]:
+    """A choice as options of the command line; none for what is the default there."""
+    best = ["--checkpoint", "best"] if choice.checkpoint == "best" else []
+    return best if choice.clues else [*best, "--without-clues"]

@@ -14,17 +14,17 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import CrlnError
-from napari_crln.events import Focus, Pause, PreviewBudget, Resume, Stop
+from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained
-from napari_crln.gui.model import Message, PanelModel
+from napari_crln.gui.model import LiveChoice, Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
-from napari_crln.gui.run_view import STATES, RunView, after
-from napari_crln.gui.sample_project import make_sample_project
-from napari_crln.gui.training_form import run_config
+from napari_crln.gui.run_view import STATES, RunView, after, pruned
+from napari_crln.gui.training_form import form_for, run_config
 from napari_crln.run.folder import RUNS, RunFolder
 from napari_crln.run.launch import Child, launch
+from napari_crln.run.preview import PreviewReader
 from napari_crln.run.watch import send
 
 LOG = "output.log"
@@ -52,25 +52,33 @@ class Presenter:
     # --- project
 
     def open_project(self, path: Path) -> None:
-        """Open a project folder, and watch its run if it has one."""
+        """Open a project folder, and watch its run if it has one; a run's folder opens the project and watches that."""
         self.create_project(lambda: path, f"opening {path.name}")
 
     def make_sample(self, path: Path) -> None:
         """Make the sample project in a new folder, and open it."""
-        self.create_project(partial(make_sample_project, path), f"making {path.name}")
+        self.create_project(partial(_make_sample, path), f"making {path.name}")
 
-    def create_project(self, make: Callable[[], Path], doing: str) -> None:
+    def create_project(
+        self, make: Callable[[], Path], doing: str, opened: Callable[[], None] = lambda: None
+    ) -> None:
         """Make a project in the background, and open it.
 
         Parameters
         ----------
         make : returns the project's folder; e.g. one that writes the viewer's open layers into it
         doing : for the status line
+        opened : called when it is open
         """
         if reason := obstacles.to_open(self.model.snapshot):
             return self.model.say(reason, "warning")
         self.model.update(busy=doing, message=Message(f"{doing[0].upper()}{doing[1:]} …"))
-        return self._background.run(lambda: read_project(make()), self._opened, self._not_opened)
+
+        def take(found: Opened) -> None:
+            self._opened(found)
+            opened()
+
+        return self._background.run(lambda: read_project(make()), take, self._not_opened)
 
     def refresh_volumes(self) -> None:
         """Read the table of volumes again: an import or a prediction has changed it."""
@@ -82,7 +90,8 @@ class Presenter:
         """Make a volume the one that viewer and previews are about."""
         project = self.model.snapshot.project
         if project is not None and project.row(name) is not None:
-            self.model.update(shown=name)
+            live = replace(self.model.snapshot.live, generation=None)  # its history is of its own
+            self.model.update(shown=name, live=live)
 
     def _opened(self, opened: Opened) -> None:
         self.leave_run()
@@ -90,6 +99,7 @@ class Presenter:
         count = len(opened.project.volumes)
         self.model.update(
             project=opened.project, busy="", shown=first,
+            form=form_for(opened.project.preset, self.model.snapshot.form),
             message=Message(f"{opened.project.name}: {count} volumes."),
         )  # fmt: skip
         if opened.run is not None:
@@ -162,8 +172,6 @@ class Presenter:
         self.leave_run()
         self.model.update(run=RunView(folder=folder))
         self._follow(folder)
-        if self.model.snapshot.live.budget != 0.05 and is_trained(folder):
-            self.set_budget(self.model.snapshot.live.budget)
 
     def leave_run(self) -> None:
         """Watch no run; one that is being trained goes on."""
@@ -186,6 +194,8 @@ class Presenter:
             view = self._lost(view)
         old = self.model.snapshot.run
         self.model.update(run=view)
+        if view.state == "training" and not (old.active and old.method):
+            self._tell_wishes(folder)
         if view.note and view.note != old.note:
             self.model.say(view.note, "error" if view.state == "failed" else "warning")
         elif view.state != old.state:
@@ -231,6 +241,11 @@ class Presenter:
 
     # --- steering
 
+    def labels_changed(self, volume: str, revision: int) -> None:
+        """Tell the run that a volume's annotation is another one."""
+        if self.model.snapshot.run.active:
+            self._command(LabelsChanged(volume=volume, revision=revision))
+
     def focus(self, volume: str, axis: int, index: int) -> None:
         """Tell the run what the viewer looks at: previews begin there."""
         wanted = (volume, axis, index)
@@ -243,6 +258,34 @@ class Presenter:
         self.set_live(budget=share)
         if self.model.snapshot.run.active:
             self._command(PreviewBudget(share=share))
+
+    def set_prototype(self, prototype: int) -> None:
+        """The prototype, from 1, to which similarity is shown; 0: the largest score of the class's."""
+        self.set_live(prototype=prototype)
+        if self.model.snapshot.run.active:
+            self._command(PreviewSimilarity(prototype=prototype))
+
+    def _tell_wishes(self, folder: Path) -> None:
+        """What the user chose before the run began, or before it was watched."""
+        live = self.model.snapshot.live
+        if not self._alive(folder):
+            return
+        if live.budget != LiveChoice().budget:
+            self.set_budget(live.budget)
+        if live.prototype:
+            self.set_prototype(min(live.prototype, self.model.snapshot.run.prototypes))
+
+    def look_for_previews(self) -> None:
+        """Drop from the history what the run has removed from its folder."""
+        view = self.model.snapshot.run
+        if view.folder is not None and view.previews:
+            answer = partial(self._previews_found, view.folder, view.previews[-1].generation)
+            self._background.run(PreviewReader(view.folder).generations, answer, self._failed)
+
+    def _previews_found(self, folder: Path, newest: int, on_disk: list[int]) -> None:
+        now = self.model.snapshot
+        if now.run.folder == folder:
+            self.model.update(run=pruned(now.run, frozenset(on_disk), newest, now.live.generation))
 
     def set_live(self, **fields: Any) -> None:
         """Change what is shown live."""
@@ -279,3 +322,11 @@ class Presenter:
     def _failed(self, error: Exception) -> None:
         text = str(error) if isinstance(error, CrlnError) else f"{type(error).__name__}: {error}"
         self.model.say(text, "error")
+
+
+def _make_sample(path: Path) -> Path:
+    from napari_crln.volume.sample import (
+        make_sample_project,
+    )  # SciPy: a quarter of the time to open the panel
+
+    return make_sample_project(path)

@@ -7,7 +7,7 @@ drawn. A reply to a question that is no longer asked (another volume, class, run
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -19,7 +19,7 @@ from napari_crln.gui.background import Background
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.throttle import Throttle
-from napari_crln.previews import Quantisation
+from napari_crln.previews import AnchorRecord, Quantisation
 from napari_crln.run.preview import Preview, PreviewGone, PreviewReader
 from napari_crln.types import ShapeDHW
 
@@ -58,13 +58,22 @@ class MapPicture:
 
 @dataclass(frozen=True, eq=False)
 class Frame:
-    """The answer: maps of one generation."""
+    """The answer: maps of one generation; of maps with a value a class, those of `class_index`.
+
+    Parameters
+    ----------
+    generation : 0 of a blank frame, which no run made
+    prototype : whose score the similarity is, from 1; 0: the largest
+    """
 
     volume: str
     generation: int
     step: int
     shape: ShapeDHW
     maps: dict[str, MapPicture] = field(default_factory=dict)
+    anchors: AnchorRecord | None = None
+    class_index: int = 1
+    prototype: int = 0
 
 
 def wanted(now: Snapshot, visible: frozenset[str]) -> Wanted | None:
@@ -77,7 +86,7 @@ def wanted(now: Snapshot, visible: frozenset[str]) -> Wanted | None:
     if now.run.folder is None or not now.shown:
         return None
     chosen = now.live.generation
-    own = [p.generation for p in now.run.previews if p.volume == now.shown]
+    own = [p.generation for p in now.run.previews if p.volume == now.shown and p.kept]
     usable = tuple(g for g in reversed(own) if chosen is None or g <= chosen)
     keys = (now.live.shown & visible) - now.live.edited
     return Wanted(now.run.folder, now.shown, usable, keys, now.live.class_index) if usable and keys else None
@@ -94,17 +103,20 @@ def read_frame(question: Wanted, before: Frame | None) -> Frame | None:
     for index, generation in enumerate(question.generations):
         try:
             preview = reader.read(generation)
-            base = _base(reader, question, index, before) if not preview.record.is_whole else None
+            maps = question.keys & frozenset(preview.maps)
+            base = None if preview.record.is_whole else _base(reader, question, index, before, maps)
             return _frame(preview, question, base)
         except PreviewGone:
             continue
     return None
 
 
-def _base(reader: PreviewReader, question: Wanted, index: int, before: Frame | None) -> Frame | None:
-    """What lies under a partial map: the frame before, or the last whole generation that still exists."""
+def _base(
+    reader: PreviewReader, question: Wanted, index: int, before: Frame | None, maps: frozenset[str]
+) -> Frame | None:
+    """What lies under partial `maps`: the frame before, or the last whole generation that still exists."""
     newest = question.generations[index]
-    if before is not None and before.generation <= newest and question.keys <= before.maps.keys():
+    if before is not None and before.generation <= newest and maps <= before.maps.keys():
         return before
     for generation in question.generations[index + 1 :]:
         try:
@@ -125,7 +137,19 @@ def _frame(preview: Preview, question: Wanted, base: Frame | None) -> Frame:
         stored = _empty(record.shape, quantisation, key) if under is None else _restored(under, quantisation)
         preview.paste(key, stored, question.class_index)
         maps[key] = MapPicture(stored, quantisation)
-    return Frame(record.volume, record.generation, record.step, record.shape, maps)
+    return Frame(
+        record.volume, record.generation, record.step, record.shape, maps, record.anchors, question.class_index,
+        record.prototype,
+    )  # fmt: skip
+
+
+def blank(frame: Frame, volume: str, shape: ShapeDHW) -> Frame:
+    """The maps of a frame on another volume, of which nothing is known yet."""
+    maps = {
+        key: MapPicture(_empty(shape, picture.quantisation, key), picture.quantisation)
+        for key, picture in frame.maps.items()
+    }
+    return Frame(volume, 0, 0, shape, maps, None, frame.class_index, frame.prototype)
 
 
 def _empty(shape: ShapeDHW, quantisation: Quantisation, key: str) -> NDArray[np.uint8]:
@@ -142,21 +166,27 @@ def _restored(under: MapPicture, quantisation: Quantisation) -> NDArray[np.uint8
     return new.quantise(old.values(np.arange(256, dtype=np.uint8)))[under.stored]
 
 
+_DONE: Iterator[None] = iter(())
+
+
 class PreviewFeed:
     """Asks for frames and hands them on.
 
     Parameters
     ----------
-    show : draws a frame on the calling thread; its time is what the throttle goes by
+    show : draws a frame, a part at each `tick`; the time of all parts is what the throttle goes by
+    held : whether nothing may be drawn now; what came meanwhile is read again after
     """
 
     def __init__(
         self,
         background: Background,
-        show: Callable[[Frame], None],
+        show: Callable[[Frame], Iterator[None]],
         failed: Callable[[Exception], None],
         throttle: Throttle | None = None,
+        held: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._held = held
         self.throttle = throttle or Throttle()
         self._background = background
         self._show = show
@@ -166,6 +196,12 @@ class PreviewFeed:
         self._frame: Frame | None = None
         self._frame_of: Wanted | None = None
         self._wanted: Wanted | None = None
+        self._drawing: Iterator[None] = _DONE
+
+    @property
+    def idle(self) -> bool:
+        """Whether all that is wanted has been drawn."""
+        return self._asked is None and self._drawing is _DONE and self._wanted in (None, self._shown)
 
     def want(self, question: Wanted | None) -> None:
         """Say what should be seen; read at the next `tick` that may."""
@@ -176,9 +212,14 @@ class PreviewFeed:
         self._shown = None
 
     def tick(self) -> None:
-        """Read if something is to be drawn and the throttle allows; call it again and again."""
+        """Draw the next part, or read if something is to be drawn and the throttle allows; call it again and again."""
+        if self._held():
+            return
+        if self._drawing is not _DONE:
+            self._draw_part(continued=True)
+            return
         question = self._wanted
-        if question is None or self._asked is not None or question == self._shown or not self.throttle.ready:
+        if question is None or question == self._shown or self._asked is not None or not self.throttle.ready:
             return
         self._asked = question
         before = self._frame if question.same_picture(self._frame_of) else None
@@ -193,10 +234,19 @@ class PreviewFeed:
         current = self._wanted
         if current is None or not question.same_picture(current) or question.keys != current.keys:
             return  # asked for something else meanwhile
+        if self._held():
+            return  # asked again when it may be drawn
         self._shown = question
         if frame is not None:
             self._frame, self._frame_of = frame, question
-            self.throttle.timed(lambda: self._show(frame))
+            self._drawing = self._show(frame)
+            self._draw_part(continued=False)
+
+    def _draw_part(self, continued: bool) -> None:
+        try:
+            self.throttle.timed(partial(next, self._drawing), continued=continued)
+        except StopIteration:
+            self._drawing = _DONE
 
     def _not_answered(self, error: Exception) -> None:
         self._asked, self._shown = None, self._wanted

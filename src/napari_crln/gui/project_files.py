@@ -9,12 +9,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_crln.events import ENVIRONMENT_FILE
 from napari_crln.gui.following import is_trained
 from napari_crln.gui.model import ProjectView, VolumeRow
-from napari_crln.run.folder import RunFolder, runs
-from napari_crln.types import LabelDHW
+from napari_crln.run.folder import RUNS, RunFolder, runs
+from napari_crln.types import AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
+from napari_crln.volume.proofread import restorable
 from napari_crln.volume.stored import Volume
 
 #: A larger image is given to the viewer lazily, as a pyramid.
@@ -31,7 +33,16 @@ class Opened:
 
 @dataclass(frozen=True, eq=False)
 class VolumeData:
-    """A volume for the viewer: image in its stored values (or pyramid, finest first), and labels as class indices."""
+    """A volume for the viewer.
+
+    Parameters
+    ----------
+    image : in its stored values, or a pyramid, finest first
+    labels : class indices of an annotation that is only looked at: of validation and test volumes
+    annotation : annotation values, where they may be painted on; None if there are none
+    stored : the same in memory of its own, to compare with; copied here, as this is a thread
+    revision, coverage : of the annotation; 0 and None without one
+    """
 
     name: str
     grid: Grid
@@ -39,20 +50,28 @@ class VolumeData:
     limits: tuple[float, float]
     labels: LabelDHW | None
     prediction: LabelDHW | None
+    annotation: AnnotationDHW | None = None
+    revision: int = 0
+    coverage: Coverage | None = None
+    paintable: bool = False
+    stored: AnnotationDHW | None = None
 
 
 def read_project(path: Path) -> Opened:
-    """Open a project.
+    """Open a project, by its own folder or by that of one of its runs, which is watched then.
 
     Raises
     ------
     ProjectError, VolumeError
         If it is none, or is damaged.
     """
+    chosen = path if (path / ENVIRONMENT_FILE).is_file() else None
+    path = path if chosen is None else chosen.resolve().parent.parent
     project = Project.open(path)
     found = runs(path)
     rows, names = tuple(map(_row, project.volumes.values())), tuple(run.name for run in found)
-    return Opened(ProjectView(path, project.name, tuple(project.classes), rows, names), _to_watch(found))
+    view = ProjectView(path, project.name, tuple(project.classes), rows, names, project.preset)
+    return Opened(view, _to_watch(found) if chosen is None else path / RUNS / chosen.resolve().name)
 
 
 def read_volume(path: Path, name: str) -> VolumeData:
@@ -60,13 +79,25 @@ def read_volume(path: Path, name: str) -> VolumeData:
     volume = Project.open(path).volume(name)
     image = _image(volume)
     limits = _limits(image[-1] if isinstance(image, list) else image)
-    labels = _class_indices(volume) if volume.has_annotation else None
+    paintable = volume.role in ("labelled", "unlabelled")
+    annotated = volume.read_annotated() if volume.has_annotation else None
     prediction = volume.read_prediction() if volume.has_prediction else None
-    return VolumeData(name, volume.grid, image, limits, labels, prediction)
+    common = (name, volume.grid, image, limits)
+    if annotated is None:
+        return VolumeData(*common, None, prediction, paintable=paintable)
+    if not paintable:
+        return VolumeData(*common, _class_indices(annotated.values), prediction)
+    values, revision = annotated
+    return VolumeData(
+        *common, None, prediction, values, revision, volume.coverage, paintable=True, stored=values.copy()
+    )
 
 
 def _row(volume: Volume) -> VolumeRow:
-    return VolumeRow(volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction)
+    return VolumeRow(
+        volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction,
+        volume.revision, restorable(volume),
+    )  # fmt: skip
 
 
 def _to_watch(found: list[RunFolder]) -> Path | None:
@@ -90,7 +121,6 @@ def _limits(image: Any) -> tuple[float, float]:
     return (float(low), float(high)) if high > low else (float(low), float(low) + 1.0)
 
 
-def _class_indices(volume: Volume) -> LabelDHW:
-    """The annotation as class indices; voxels that nobody annotated look like background."""
-    values = volume.read_annotation()
+def _class_indices(values: AnnotationDHW) -> LabelDHW:
+    """An annotation as class indices; voxels that nobody annotated look like background."""
     return values - (values > 0).astype(values.dtype)

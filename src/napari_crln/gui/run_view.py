@@ -6,6 +6,7 @@ pausing, stopping), which the presenter sets and the answer ends.
 
 from __future__ import annotations
 
+from collections.abc import Container
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -15,6 +16,7 @@ from napari_crln.events import (
     Continued,
     Ended,
     Event,
+    LabelsTaken,
     Paused,
     Previewed,
     Started,
@@ -69,11 +71,13 @@ class Progress:
 
 @dataclass(frozen=True)
 class Preview:
-    """A generation of live maps that is complete."""
+    """A generation of live maps that is complete; `kept`: and still on the disk."""
 
     generation: int
     volume: str
     step: int
+    kept: bool = True
+    region: tuple[tuple[int, int], ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -84,7 +88,10 @@ class RunView:
     ----------
     folder : None if no run is watched
     note : last remark of the run, a warning or why it ended
+    labels_taken : revision of each volume's annotation that training took in last, and at which iteration
     checkpointed : whether there is something to predict with, or to resume from
+    prototypes : prototypes a class; 0: the method has none
+    has_best : whether a validation has named a checkpoint the best
     """
 
     folder: Path | None = None
@@ -94,8 +101,11 @@ class RunView:
     losses: dict[str, float] = field(default_factory=dict)
     volume_dice: dict[str, float] = field(default_factory=dict)
     previews: tuple[Preview, ...] = ()
+    labels_taken: dict[str, tuple[int, int]] = field(default_factory=dict)
     note: str = ""
     checkpointed: bool = False
+    prototypes: int = 0
+    has_best: bool = False
 
     @property
     def active(self) -> bool:
@@ -115,11 +125,14 @@ def after(view: RunView, event: Event) -> RunView:  # noqa: PLR0911 - one return
         case Stepped():
             return _stepped(view, event)
         case Validated():
-            return replace(view, volume_dice=dict(event.per_volume))
+            return replace(view, volume_dice=dict(event.per_volume), has_best=view.has_best or event.best)
         case Checkpointed():
             return replace(view, checkpointed=True)
         case Previewed():
             return _previewed(view, event)
+        case LabelsTaken():
+            taken = {**view.labels_taken, event.volume: (event.revision, event.step)}
+            return replace(view, labels_taken=taken)
         case Paused() if view.state != "stopping":
             return replace(view, state="paused")
         case Continued() if view.state != "stopping":
@@ -138,7 +151,7 @@ def _started(view: RunView, event: Started) -> RunView:
     previews = tuple(p for p in view.previews if p.step <= event.step)
     return replace(
         view, state=state, method=event.method, progress=progress, previews=previews, note="",
-        checkpointed=view.checkpointed or event.resumed,
+        checkpointed=view.checkpointed or event.resumed, prototypes=event.prototypes,
     )  # fmt: skip
 
 
@@ -150,5 +163,22 @@ def _stepped(view: RunView, event: Stepped) -> RunView:
 
 
 def _previewed(view: RunView, event: Previewed) -> RunView:
-    known = tuple(p for p in view.previews if p.generation < event.generation)
-    return replace(view, previews=(*known, Preview(event.generation, event.volume, event.step)))
+    known = view.previews
+    if known and known[-1].generation >= event.generation:
+        known = tuple(p for p in known if p.generation < event.generation)
+    return replace(
+        view, previews=(*known, Preview(event.generation, event.volume, event.step, region=event.region))
+    )
+
+
+def pruned(view: RunView, on_disk: Container[int], newest: int, shown: int | None) -> RunView:
+    """The view without the generations, up to the newest one that was looked for, that are no longer on disk.
+
+    The one that is shown stays in the list, as not kept, until something else is shown.
+    """
+    previews = tuple(
+        replace(p, kept=p.generation > newest or p.generation in on_disk)
+        for p in view.previews
+        if p.generation > newest or p.generation in on_disk or p.generation == shown
+    )
+    return replace(view, previews=previews)

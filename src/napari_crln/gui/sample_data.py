@@ -11,6 +11,8 @@ from napari_crln.volume.phantom import CLASSES, SPACING, Phantom, phantom_cohort
 SHAPE: ShapeDHW = (32, 48, 48)
 VOLUMES = 12
 LABELLED = 4
+#: Made for these phantoms.
+PRESET = "demo"
 _COLOURS = {0: "transparent", 1: "#4477aa", 2: "#ee6677", 3: "#ccbb44", None: "transparent"}
 
 
@@ -24,7 +26,7 @@ def phantoms() -> list[Layer]:
 
 def _image(phantom: Phantom, visible: bool) -> Layer:
     shown = {"contrast_limits": (0, 255), "colormap": "gray", "visible": visible}
-    kwargs = {"name": phantom.name, "metadata": tag("sample"), **shown, **_where(phantom)}
+    kwargs = {"name": phantom.name, "metadata": tag("sample", preset=PRESET), **shown, **_where(phantom)}
     return phantom.image, kwargs, "image"
 
 

@@ -5,10 +5,16 @@ It belongs to no widget, so that it can be closed after Qt has deleted them.
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
+from napari_crln.gui.annotation_layer import AnnotationLayers
+from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.bridge import Bridge
+from napari_crln.gui.corrections import CORRECTABLE, covers
+from napari_crln.gui.exporter import Exporter
+from napari_crln.gui.hover import Hover
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -16,11 +22,21 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Launch, Presenter
 from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
+from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.shown_volumes import ShownVolumes
+from napari_crln.gui.slice_visit import visit
+from napari_crln.gui.strokes import Strokes
+from napari_crln.gui.suggesting import SliceSuggester
+from napari_crln.gui.suggestions import Place, SuggestionFeed
+from napari_crln.gui.tags import tag_of
+from napari_crln.gui.view_direction import ViewDirection
 from napari_crln.run.launch import launch
+from napari_crln.volume.annotate import Plane
 
 _TICK_S = 0.05
 _FOCUS_EVERY_S = 0.3
+_SAVE_EVERY_S = 0.1
+_SUGGESTIONS_EVERY_S = 1.0
 
 
 class Session:
@@ -37,14 +53,31 @@ class Session:
         self.model = PanelModel()
         self.bridge = Bridge()
         self.presenter = Presenter(self.model, self.bridge, start_process)
-        self.predictor = Predictor(self.model, self.bridge, self._predicted, start_process)
+        self.predictor = Predictor(self.model, self.bridge, self._labels_written, start_process)
+        self.exporter = Exporter(self.model, self.bridge)
+        self.proofreader = Proofreader(
+            self.model, self.bridge, self.presenter.labels_changed, self._labels_written
+        )
         self.volumes = ShownVolumes(viewer)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
-        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed)
+        self.strokes = Strokes(viewer)
+        self.hover = Hover(viewer)
+        self.view_direction = ViewDirection(viewer)
+        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active)
+        self.annotator = Annotator(self.model, self.bridge, self.presenter.refresh_volumes, self._reload)
+        self.annotation = AnnotationLayers(viewer, self.annotator, self._plane, self._belief)
+        self.annotation.remark = lambda text: self.model.say(text, "warning")
+        self.suggestions = SuggestionFeed(self.model, self.bridge)
+        self.suggester = SliceSuggester(self.model, self.bridge, start_process)
+        #: Selects the layer that a volume is annotated on, with the brush ready.
+        self.ready_to_paint: Callable[[str], object] = self.annotation.ready
+        self._going: Place | None = None
         self._closed = False
         self.model.changed.connect(self._on_changed)
         self.bridge.every(_TICK_S, self.feed.tick)
         self.bridge.every(_FOCUS_EVERY_S, self._send_focus)
+        self.bridge.every(_SAVE_EVERY_S, self.annotator.tick)
+        self.bridge.every(_SUGGESTIONS_EVERY_S, self.suggestions.tick)
 
     def close(self) -> None:
         """End threads; the run goes on or stops as the user chose, a prediction ends."""
@@ -52,22 +85,50 @@ class Session:
             return
         self._closed = True
         self.model.changed.disconnect(self._on_changed)
+        self.annotation.close()
+        self.annotator.close()
         self.presenter.close()
         self.predictor.close()
+        self.suggester.close()
         self.bridge.close()
-        self.live.close()
+        for part in (self.live, self.strokes, self.hover, self.view_direction):
+            part.close()
+
+    def go_to(self, place: Place) -> None:
+        """Show a slice of a volume, and make ready to paint on it; at once, or when the volume has been read."""
+        self._going = place
+        self.presenter.show_volume(place.volume)
+        self._arrive()
+
+    def _arrive(self) -> None:
+        """If the volume is in the viewer, go to the slice; another volume that was clicked meanwhile wins."""
+        place, self._going = self._going, None
+        if place is None or place.volume != self.model.snapshot.shown:
+            return
+        image = self.volumes.layer("image")
+        if place.volume != self.volumes.shown or image is None:
+            self._going = place
+            return
+        visit(self.viewer, image, self.volumes.grids[place.volume].shape, place.axis, place.index)
+        self.ready_to_paint(place.volume)
 
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
         if _path(now) != _path(old):
             self.live.keep_only(frozenset())
+            self.annotation.clear()
             self.volumes.clear()
         if (now.shown, _path(now)) != (old.shown, _path(old)) and now.shown:
             self._load(now)
+        if now.annotation != old.annotation:
+            self._follow_annotation(now, old)
         if now.live != old.live:
             self.feed.throttle.least_s = now.live.every_s
             self.live.keep_only(now.live.shown)
+            self.live.outline(int(now.live.contour))
             if now.live.shown - old.live.shown or now.live.class_index != old.live.class_index:
                 self.feed.forget()
+        if now.run.previews[-1:] != old.run.previews[-1:]:
+            self.presenter.look_for_previews()
         self._want()
 
     def _load(self, now: Snapshot) -> None:
@@ -80,6 +141,9 @@ class Session:
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
         self.volumes.show(data, now.project.classes)
+        self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
+        self.live.on_volume(data.name, data.grid)
+        self._arrive()
         self.feed.forget()
         self._want()
 
@@ -88,20 +152,75 @@ class Session:
         visible = frozenset(BY_KEY) - self.live.hidden
         self.feed.want(wanted(now, visible) if now.shown in self.volumes.grids else None)
 
-    def _show_frame(self, frame: Frame) -> None:
+    def _show_frame(self, frame: Frame) -> Iterator[None]:
         now = self.model.snapshot
         grid = self.volumes.grids.get(frame.volume)
-        if grid is not None and now.project is not None and frame.volume == now.shown:
-            self.live.show(frame, grid, now.project.classes, now.live.shown)
+        if grid is None or now.project is None or frame.volume != now.shown:
+            return
+        for part in self.live.showing(frame, grid, now.project.classes, now.live.shown):
+            yield part
+            if (self.model.snapshot.shown, self.model.snapshot.live.shown) != (frame.volume, now.live.shown):
+                return  # what comes next draws all of it
 
     def _send_focus(self) -> None:
         position = self.volumes.position()
         if position is not None:
             self.presenter.focus(self.volumes.shown, *position)
 
-    def _predicted(self) -> None:
+    def _labels_written(self) -> None:
         self.presenter.refresh_volumes()
         self._load(self.model.snapshot)
+
+    def _reload(self) -> None:
+        self._load(self.model.snapshot)
+
+    def complete_slice(self) -> None:
+        """Say that the slice in the viewer is annotated completely."""
+        if not self.annotation.complete_slice():
+            self.model.say(
+                "Show one slice of a volume that may be trained on: in 3D there is none.", "warning"
+            )
+
+    def _follow_annotation(self, now: Snapshot, old: Snapshot) -> None:
+        self.annotation.correcting = now.annotation.correcting
+        if now.annotation.on != old.annotation.on:
+            self.annotation.set_shown(now.annotation.on)
+            if now.annotation.on and now.shown and self.annotation.layer(now.shown) is None:
+                self._load(now)
+        if now.annotation.correcting and not old.annotation.correcting:
+            self.annotation.ready(now.shown)
+
+    def _plane(self) -> Plane | None:
+        position = self.volumes.position()
+        return None if position is None else Plane(*position)
+
+    def _belief(self, plane: Plane) -> Any:
+        """What the user sees of the network's labels of a slice: a live map that has all of it, else the prediction."""
+        shape = self.volumes.grids[self.volumes.shown].shape
+        for key in CORRECTABLE:
+            layer = self.live.layer(key)
+            if (
+                layer is not None
+                and layer.visible
+                and layer.data.shape == shape
+                and self._shows(layer, plane)
+            ):
+                return layer.data
+        prediction = self.volumes.layer("prediction")
+        return None if prediction is None else prediction.data
+
+    def _shows(self, layer: Any, plane: Plane) -> bool:
+        """Whether a live layer has all of a slice: by its generation's region, or a whole one that it lies over."""
+        now, about = self.model.snapshot, tag_of(layer.metadata)
+        own = [
+            p
+            for p in now.run.previews
+            if p.volume == now.shown and p.generation <= about.get("generation", 0)
+        ]
+        shape = self.volumes.grids[self.volumes.shown].shape
+        return about.get("volume") == now.shown and any(
+            covers(p.region, shape, plane) for p in own if p.kept or p is own[-1]
+        )
 
     def _deleted(self, key: str) -> None:
         self.presenter.tick_map(key, False)
@@ -111,7 +230,7 @@ class Session:
         self.presenter.set_live(edited=live.edited | {key})
         name = BY_KEY[key].layer_name
         self.model.say(
-            f"You painted on '{name}': it is no longer updated. Untick it to keep it as your own layer; "
+            f"You changed '{name}': it is no longer updated. Untick it to keep it as your own layer; "
             "tick it again for a live one.",
             "warning",
         )

@@ -1,7 +1,8 @@
 """The project's volumes in the viewer: image, labels and stored prediction of the one that is shown.
 
-Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels and
-prediction are not editable: nothing here would save what is painted.
+Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels (of
+validation and test volumes) and prediction are not editable: nothing here would save what is painted. The
+annotation of volumes that may be trained on has a layer of its own (`annotation_layer.py`).
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class ShownVolumes:
             self._viewer.reset_view()
             self._viewer.dims.set_current_step(0, data.grid.shape[0] // 2)
 
+    def layer(self, kind: str) -> Any:
+        """A layer of the shown volume by kind: image, labels, prediction; None if it has none in the viewer."""
+        found = self._layers.get(self.shown, {}).get(kind)
+        return found if found is not None and found in self._viewer.layers else None
+
     def position(self) -> tuple[int, int] | None:
         """Axis (0, 1, 2) and index of the slice that the viewer shows of the volume; None in 3D or without one."""
         image = self._layers.get(self.shown, {}).get("image")
@@ -95,7 +101,8 @@ class ShownVolumes:
 
     def _set_visible(self, name: str, visible: bool) -> None:
         for layer in self._layers.get(name, {}).values():
-            layer.visible = visible
+            if layer.visible != visible:  # napari draws the whole scene anew, changed or not
+                layer.visible = visible
 
 
 def _image(data: VolumeData) -> Any:

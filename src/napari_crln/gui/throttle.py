@@ -1,13 +1,19 @@
-"""When the next picture may be drawn, so that drawing never takes more than a quarter of the viewer's time."""
+"""When the next picture may be drawn, so that drawing never takes more than an eleventh of the viewer's time."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import TypeVar
+
+T = TypeVar("T")
+
+#: Rest after an update, in times of what it took.
+REST = 10
 
 
 class Throttle:
-    """Ready again `max(least_s, 3 × cost)` after the last update ended.
+    """Ready again `max(least_s, 10 × cost)` after the last update ended.
 
     Parameters
     ----------
@@ -25,12 +31,13 @@ class Throttle:
     def ready(self) -> bool:
         return self._clock() >= self._next
 
-    def timed(self, update: Callable[[], None]) -> None:
-        """Do an update, and rest in proportion to what it took."""
+    def timed(self, update: Callable[[], T], *, continued: bool = False) -> T:
+        """Do an update, or a further part of one, and rest in proportion to what it took, all parts together."""
+        before = self.last_cost_s if continued else 0.0
         began = self._clock()
         try:
-            update()
+            return update()
         finally:
             ended = self._clock()
-            self.last_cost_s = ended - began
-            self._next = ended + max(self.least_s, 3 * self.last_cost_s)
+            self.last_cost_s = before + ended - began
+            self._next = ended + max(self.least_s, REST * self.last_cost_s)

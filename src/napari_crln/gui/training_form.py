@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +16,7 @@ from napari_crln.types import ShapeDHW
 
 #: In the place of a preset: sizes by the data, as the command line has it without a preset.
 AUTOMATIC = "automatic"
-METHODS: tuple[MethodName, ...] = ("crln", "supervised", "mean-teacher", "ua-mt", "cutmix")
+METHODS: tuple[MethodName, ...] = ("crln", "supervised", "mean-teacher", "ua-mt", "cutmix", "bcp")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _ITERATIONS = {"cpu": 1000}
 _GPU_ITERATIONS = 10_000
@@ -48,6 +48,13 @@ def usual_iterations(preset: str, device: str) -> int:
     if preset != AUTOMATIC:
         return config.build(config.load_preset(preset)).iterations
     return _ITERATIONS.get(_kind(device), _GPU_ITERATIONS)
+
+
+def form_for(preset: str | None, form: TrainingForm) -> TrainingForm:
+    """The form for another project: its preset if it names one that ships, else the form as it was."""
+    if preset is None or preset not in config.presets():
+        return form
+    return replace(form, preset=preset, iterations=usual_iterations(preset, form.device))
 
 
 def run_config(form: TrainingForm, shapes: Sequence[ShapeDHW]) -> RunConfig:

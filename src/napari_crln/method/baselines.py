@@ -1,4 +1,4 @@
-"""Peers of CRLN on the same loop: supervised, UA-MT and plain CutMix consistency.
+"""Peers of CRLN on the same loop: supervised, UA-MT and plain CutMix consistency; `bcp` has a file of its own.
 
 Mean teacher has no function of its own: it is `crln_step` with clues, rectification and CPS off.
 """
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_crln import config
+from napari_crln.method.bcp import bcp_step
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 from napari_crln.method.losses import ramp_up, softmax_mse, supervised_loss
 from napari_crln.method.step import crln_step, weak_views
@@ -71,6 +72,7 @@ STEPS: dict[config.MethodName, Step] = {
     "mean-teacher": crln_step,
     "cutmix": crln_step,
     "ua-mt": ua_mt_step,
+    "bcp": bcp_step,
     "crln": crln_step,
 }
 

@@ -159,7 +159,7 @@ def _represent(head: RepresentationHead, features_BKDHW: Tensor, sample: Sample)
 
 def _draw_xi(settings: config.Cps, generator: torch.Generator) -> Tensor:
     if settings.xi is not None:
-        return torch.tensor(settings.xi, device=generator.device)
+        return torch.full((), settings.xi, device=generator.device)
     return torch.rand((), generator=generator, device=generator.device)
 
 

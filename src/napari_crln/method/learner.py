@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from napari_crln import config
+from napari_crln.method.cps import Sample
 from napari_crln.method.rectify import Trust, fuse
 from napari_crln.method.teacher import make_teacher, update_teacher
 from napari_crln.nn.dim import Clues
@@ -39,6 +40,8 @@ class StepResult:
     measures: dict[str, Tensor] = field(default_factory=dict)
     #: Detached (z, M, y) of the labelled batch, where μ is to be fitted.
     labelled: tuple[Tensor, Tensor, Tensor] | None = None
+    #: Anchors of CPS among the voxels of the joint batch as the student saw it (`trace.py` leads back).
+    anchors: Sample | None = None
 
 
 class Randomness:
@@ -52,6 +55,7 @@ class Randomness:
 
     def __init__(self, seed: int, step: int) -> None:
         self._key = (seed, step)
+        self.step = step
 
     def numpy(self, purpose: str) -> np.random.Generator:
         """A NumPy generator for one of the purposes."""
@@ -92,8 +96,8 @@ class Learner(nn.Module):
             return output.logits_BCDHW
         return fuse(output.logits_BCDHW, self.teacher.clues(output).map_BCDHW, self.trust.mu)
 
-    def after_step(self, result: StepResult, step: int) -> None:
+    def after_step(self, result: StepResult, step: int, fused: bool = True) -> None:
         """EMA step of the teacher, then one step of μ on the labelled batch; `step` counts from 0."""
-        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay)
+        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay, fused)
         if result.labelled is not None:
             self.trust.fit(*result.labelled)

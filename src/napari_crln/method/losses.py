@@ -33,7 +33,8 @@ def soft_dice_loss(logits_BCDHW: Tensor, target_BDHW: Tensor) -> Tensor:
     """1 - soft Dice, over the batch as one volume, mean of foreground classes, labelled voxels only."""
     labelled = target_BDHW != IGNORE
     p = logits_BCDHW.softmax(1) * labelled.unsqueeze(1)
-    one_hot = F.one_hot(target_BDHW.long().clamp(min=0), p.shape[1]).movedim(-1, 1) * labelled.unsqueeze(1)
+    classes_C111 = torch.arange(p.shape[1], device=p.device).view(-1, 1, 1, 1)
+    one_hot = target_BDHW.unsqueeze(1) == classes_C111  # IGNORE is no class
     over = (0, 2, 3, 4)
     intersection = (p * one_hot).sum(over)
     dice = (2 * intersection + _SMOOTH) / (p.sum(over) + one_hot.sum(over) + _SMOOTH)

@@ -11,11 +11,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from napari_crln.method.cps import cps_loss, valid_labels
+from napari_crln.method.cps import CpsTerm, cps_loss, valid_labels
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 from napari_crln.method.losses import consistency_loss, ramp_up, supervised_loss
 from napari_crln.method.rectify import PseudoLabels, pseudo_labels, rectify
-from napari_crln.method.views import apply_strong, apply_weak, draw_strong, draw_weak
+from napari_crln.method.views import apply_strong, apply_weak, strong_draws, weak_draws
 from napari_crln.nn.model import Output
 from napari_crln.types import IGNORE
 
@@ -54,18 +54,18 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
         m_l = learner.student.clues(out, count=len(x_l)).map_BCDHW
         terms["clues"] = supervised_loss(m_l, y_l)
         labelled = (z_l.detach(), m_l.detach(), y_l)
+    anchors = None
     if method.uses_cps:
-        terms["cps"] = method.cps.weight * _cps(learner, out, y_l, pseudo_s, random)
+        loss, anchors = _cps(learner, out, y_l, pseudo_s, random)
+        terms["cps"] = method.cps.weight * loss
     measures = _measures(learner, before, pseudo, valid_u) | _agreement(z_s, pseudo_s)
-    return StepResult(torch.stack(list(terms.values())).sum(), terms, measures, labelled)
+    return StepResult(torch.stack(list(terms.values())).sum(), terms, measures, labelled, anchors)
 
 
 def weak_views(learner: Learner, batch: Batch, random: Randomness) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """Weak views (x_l, y_l, x_u, valid_u) of both batches."""
-    settings, rng = learner.settings.views, random.numpy("weak views")
-    plane = (batch.x_l.shape[-2], batch.x_l.shape[-1])
-    draws_l = draw_weak(rng, len(batch.x_l), plane, settings)
-    draws_u = draw_weak(rng, len(batch.x_u), plane, settings)
+    settings, plane = learner.settings.views, (batch.x_l.shape[-2], batch.x_l.shape[-1])
+    draws_l, draws_u = weak_draws(random, len(batch.x_l), len(batch.x_u), plane, settings)
     x_l, y_l = apply_weak(draws_l, batch.x_l, batch.y_l, settings)
     x_u, valid_u = apply_weak(draws_u, batch.x_u, batch.valid_u, settings)
     return x_l, y_l, x_u, valid_u
@@ -79,13 +79,12 @@ def strong_view(
     settings = learner.settings.views
     if not settings.strong:
         return x_u, PseudoLabels(label, pseudo.confidence_BDHW)
-    rng = random.numpy("strong views")
-    draws = draw_strong(rng, len(x_u), (x_u.shape[-2], x_u.shape[-1]), settings)
+    draws = strong_draws(random, len(x_u), (x_u.shape[-2], x_u.shape[-1]), settings)
     x_s, label_s, confidence_s = apply_strong(draws, x_u, label, pseudo.confidence_BDHW, settings)
     return x_s, PseudoLabels(label_s, confidence_s)
 
 
-def _cps(learner: Learner, out: Output, y_l: Tensor, pseudo_s: PseudoLabels, random: Randomness) -> Tensor:
+def _cps(learner: Learner, out: Output, y_l: Tensor, pseudo_s: PseudoLabels, random: Randomness) -> CpsTerm:
     head, dim = learner.student.head, learner.student.dim
     assert head is not None
     assert dim is not None
@@ -93,7 +92,7 @@ def _cps(learner: Learner, out: Output, y_l: Tensor, pseudo_s: PseudoLabels, ran
     label = valid_labels(y_l, *pseudo_s, settings)
     features = out.stages[max(out.stages)]
     probability = out.logits_BCDHW.detach().softmax(1)
-    return cps_loss(features, probability, label, head, dim, settings, random.torch(label.device)).loss
+    return cps_loss(features, probability, label, head, dim, settings, random.torch(label.device))
 
 
 @torch.no_grad()

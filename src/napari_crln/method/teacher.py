@@ -24,10 +24,20 @@ def ema_decay(step: int, decay: float) -> float:
 
 
 @torch.no_grad()
-def update_teacher(teacher: nn.Module, student: nn.Module, step: int, decay: float) -> None:
-    """θ̄ ← d θ̄ + (1 - d) θ over parameters and floating-point buffers; counters are copied."""
+def update_teacher(
+    teacher: nn.Module, student: nn.Module, step: int, decay: float, fused: bool = True
+) -> None:
+    """θ̄ ← d θ̄ + (1 - d) θ over parameters and floating-point buffers; counters are copied.
+
+    `fused` takes all tensors in a few kernels, otherwise each has one of its own.
+    """
     averaged_t, averaged_s = _floating(teacher), _floating(student)
-    torch._foreach_lerp_(averaged_t, averaged_s, 1.0 - ema_decay(step, decay))
+    weight = 1.0 - ema_decay(step, decay)
+    if fused:
+        torch._foreach_lerp_(averaged_t, averaged_s, weight)
+    else:
+        for mine, theirs in zip(averaged_t, averaged_s, strict=True):
+            mine.lerp_(theirs, weight)
     for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
         if not mine.is_floating_point():
             mine.copy_(theirs)

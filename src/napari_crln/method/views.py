@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -18,6 +19,14 @@ from torch.nn import functional as F
 
 from napari_crln import config
 from napari_crln.types import IGNORE
+
+
+class Streams(Protocol):
+    """Random streams of one step (`learner.Randomness`)."""
+
+    def numpy(self, purpose: str) -> np.random.Generator:
+        """A generator that is a function of seed, step and purpose alone."""
+
 
 _AXES = {"D": 0, "H": 1, "W": 2}
 
@@ -67,6 +76,21 @@ def draw_strong(
 ) -> list[StrongDraw]:
     """Draw strong views for `batch` samples; the same numbers are drawn whatever their outcome."""
     return [_draw_one_strong(rng, plane, settings, partner=batch > 1) for _ in range(batch)]
+
+
+def weak_draws(
+    random: Streams, labelled: int, unlabelled: int, plane: tuple[int, int], settings: config.Views
+) -> tuple[list[WeakDraw], list[WeakDraw]]:
+    """A step's weak views of both batches, from its random streams; asked again, they are the same."""
+    rng = random.numpy("weak views")
+    return draw_weak(rng, labelled, plane, settings), draw_weak(rng, unlabelled, plane, settings)
+
+
+def strong_draws(
+    random: Streams, unlabelled: int, plane: tuple[int, int], settings: config.Views
+) -> list[StrongDraw]:
+    """A step's strong views, from its random streams; asked again, they are the same."""
+    return draw_strong(random.numpy("strong views"), unlabelled, plane, settings)
 
 
 def apply_weak(

@@ -53,16 +53,24 @@ def gather_neighbourhoods(features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
     Neighbourhoods overlap, so their gradients meet: `embedding` adds them up in a fixed order on a CPU, where
     indexing adds by atomics, whose order differs from run to run.
     """
-    batch, _, *space = features_BKDHW.shape
-    sample, *voxel = torch.unravel_index(index_n, (batch, *space))
-    size = torch.tensor(space, device=index_n.device)
+    space = features_BKDHW.shape[2:]
+    sample, *voxel = _unravel(index_n, space)
     near = torch.arange(-1, 2, device=index_n.device)
-    offsets = torch.cartesian_prod(near, near, near)
-    coordinates = torch.stack(voxel, -1).unsqueeze(1) + offsets
-    inside = ((coordinates >= 0) & (coordinates < size)).all(-1, keepdim=True)
-    d, h, w = torch.minimum(coordinates.clamp(min=0), size - 1).unbind(-1)
-    flat = ((sample.unsqueeze(1) * space[0] + d) * space[1] + h) * space[2] + w
-    return F.embedding(flat, features_BKDHW.movedim(1, -1).flatten(0, 3)) * inside
+    flat, inside = sample.unsqueeze(1), torch.ones_like(index_n, dtype=torch.bool).unsqueeze(1)
+    for at, offset, size in zip(voxel, torch.cartesian_prod(near, near, near).unbind(1), space, strict=True):
+        neighbour = at.unsqueeze(1) + offset
+        inside = inside & (neighbour >= 0) & (neighbour < size)
+        flat = flat * size + neighbour.clamp(0, size - 1)
+    return F.embedding(flat, features_BKDHW.movedim(1, -1).flatten(0, 3)) * inside.unsqueeze(-1)
+
+
+def _unravel(index_n: Tensor, space: torch.Size) -> list[Tensor]:
+    """(B, D, H, W) of flat indices; torch's own would bring the sizes to the device, and wait for it."""
+    parts: list[Tensor] = []
+    for size in reversed(space):
+        parts.insert(0, index_n % size)
+        index_n = index_n.div(size, rounding_mode="floor")
+    return [index_n, *parts]
 
 
 class CrlnModel(nn.Module):

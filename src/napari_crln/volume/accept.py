@@ -8,29 +8,30 @@ validation and test volumes are refused.
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
 from napari_crln.durable import creating_folder
-from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError, UsageError
+from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume import store
+from napari_crln.volume.annotate import Plane, plane_of
+from napari_crln.volume.annotation import fill_annotation, read_record
 from napari_crln.volume.project import Project
-from napari_crln.volume.seal import KEY
-from napari_crln.volume.stored import AnnotationRecord, Volume, fill_annotation
+from napari_crln.volume.stored import Volume
+
+__all__ = [
+    "Accepted",
+    "Plane",
+    "accept_prediction",
+    "keep_annotation",
+    "kept_revisions",
+    "restore_annotation",
+]
 
 HISTORY = "history"
-
-
-@dataclass(frozen=True)
-class Plane:
-    """One slice: axis 0, 1 or 2 (D, H, W) and its index."""
-
-    axis: int
-    index: int
 
 
 class Accepted(NamedTuple):
@@ -69,11 +70,7 @@ def accept_prediction(
     if plane is not None:
         accepted, coverage = _with_plane(volume, accepted, plane)
     kept = keep_annotation(volume)
-    if volume.revision != revision:
-        raise ProjectError(
-            "its annotation changed meanwhile", "one edits at a time", "Accept again", volume.path
-        )
-    return Accepted(volume.write_annotation(accepted, coverage), coverage, kept)
+    return Accepted(volume.write_annotation(accepted, coverage, expected=revision), coverage, kept)
 
 
 def keep_annotation(volume: Volume) -> Path | None:
@@ -111,7 +108,7 @@ def restore_annotation(volume: Volume, revision: int) -> Accepted:
             f"no revision {revision}", f"its history has {have}", "Choose one of them", volume.path
         )
     folder = volume.path / HISTORY / f"annotation-{revision}"
-    coverage = AnnotationRecord.model_validate(store.read_attributes(folder).get(KEY)).coverage
+    coverage = read_record(folder).coverage
     kept = keep_annotation(volume)
     return Accepted(volume.write_annotation(store.read(folder / "0"), coverage), coverage, kept)
 
@@ -152,14 +149,8 @@ def _annotation(volume: Volume, labels: LabelDHW) -> AnnotationDHW:
 
 def _with_plane(volume: Volume, accepted: AnnotationDHW, plane: Plane) -> tuple[AnnotationDHW, Coverage]:
     """The annotation so far, with one slice of the accepted one."""
-    if plane.axis not in (0, 1, 2) or not 0 <= plane.index < accepted.shape[plane.axis]:
-        raise UsageError(
-            f"slice {plane.index} along axis {plane.axis}",
-            f"the volume has {volume.grid.shape} slices along axes 0, 1, 2",
-            "Choose a slice inside",
-            volume.name,
-        )
+    start, size = plane_of(plane, volume.grid.shape, volume.name)
     before = volume.read_annotation() if volume.has_annotation else np.full_like(accepted, NOT_ANNOTATED)
-    where = tuple(plane.index if axis == plane.axis else slice(None) for axis in range(3))
+    where = tuple(slice(s, s + n) for s, n in zip(start, size, strict=True))
     before[where] = accepted[where]
     return before, volume.coverage or "sparse"

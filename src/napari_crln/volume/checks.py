@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from napari_crln.errors import GridMismatch, InvalidLabel
-from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage
+from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, ShapeDHW
 from napari_crln.volume.geometry import TOLERANCE, Grid
 from napari_crln.volume.labels import ClassTable
 
@@ -64,6 +64,25 @@ def check_annotation(annotation: AnnotationDHW, grid: Grid, classes: ClassTable,
             "Give the volume's own",
             where,
         )
+    _check_values(annotation, classes, where)
+
+
+def check_region(
+    start: ShapeDHW, values: AnnotationDHW, grid: Grid, classes: ClassTable, where: str | Path
+) -> None:
+    """Refuse a region of an annotation that does not lie in its volume, or values beyond the classes."""
+    stop = tuple(s + n for s, n in zip(start, values.shape, strict=True))
+    if min(start) < 0 or any(s > n for s, n in zip(stop, grid.shape, strict=True)) or not values.size:
+        raise GridMismatch(
+            f"annotation from {tuple(start)} to {stop}",
+            f"its volume has {grid.shape} (D, H, W)",
+            "Give a region of the volume",
+            where,
+        )
+    _check_values(values, classes, where)
+
+
+def _check_values(annotation: AnnotationDHW, classes: ClassTable, where: str | Path) -> None:
     highest = int(annotation.max(initial=0))
     if annotation.dtype.kind != "u" or highest > len(classes):
         raise InvalidLabel(

@@ -49,6 +49,8 @@ class Manifest(BaseModel):
 
     schema_version: int = SCHEMA
     normalisation: Kind
+    #: Preset that new runs of this project begin with; none: sizes by the data.
+    preset: str | None = None
     classes: tuple[ClassEntry, ...]
     volumes: tuple[VolumeEntry, ...] = ()
 
@@ -91,7 +93,7 @@ def write(project: Path, manifest: Manifest) -> None:
     """Write the manifest, whole or not at all."""
     path = project / FILE
     document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else _new_document()
-    for key, value in manifest.model_dump(mode="json").items():
+    for key, value in manifest.model_dump(mode="json", exclude_none=True).items():
         if key not in document or document[key].unwrap() != value:
             document[key] = _tables(value) if isinstance(value, list) else value
     with replacing(path) as aside:

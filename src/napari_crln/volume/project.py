@@ -36,8 +36,18 @@ class Project:
         self._take(manifest)
 
     @classmethod
-    def create(cls, path: AnyPath, classes: ClassTable, normalisation: Kind = "percentile") -> Project:
+    def create(
+        cls,
+        path: AnyPath,
+        classes: ClassTable,
+        normalisation: Kind = "percentile",
+        preset: str | None = None,
+    ) -> Project:
         """Make a new, empty project folder.
+
+        Parameters
+        ----------
+        preset : of the configuration, that new runs begin with; none: sizes by the data
 
         Raises
         ------
@@ -47,13 +57,15 @@ class Project:
         path = Path(path)
         check_free(path)
         with creating_folder(path) as folder:
-            cls.fill_new(folder, classes, normalisation)
+            cls.fill_new(folder, classes, normalisation, preset)
         return cls.open(path)
 
     @classmethod
-    def fill_new(cls, folder: Path, classes: ClassTable, normalisation: Kind) -> Project:
+    def fill_new(
+        cls, folder: Path, classes: ClassTable, normalisation: Kind, preset: str | None = None
+    ) -> Project:
         """Make an empty project of an existing, empty folder (one that is still to be renamed)."""
-        return cls(folder, _fill(folder, classes, normalisation))
+        return cls(folder, _fill(folder, classes, normalisation, preset))
 
     @classmethod
     def open(cls, path: AnyPath) -> Project:
@@ -73,6 +85,11 @@ class Project:
     def normalisation(self) -> Kind:
         """The kind that new volumes are measured with."""
         return self._manifest.normalisation
+
+    @property
+    def preset(self) -> str | None:
+        """The preset that new runs begin with, unless another is chosen."""
+        return self._manifest.preset
 
     @property
     def volumes(self) -> Mapping[str, Volume]:
@@ -206,9 +223,9 @@ def locked(project: Path, patience: float = 10.0) -> Lock:
     return Lock(project, ".lock", patience=patience, error=ProjectError, rule=rule)
 
 
-def _fill(folder: Path, classes: ClassTable, normalisation: Kind) -> Manifest:
+def _fill(folder: Path, classes: ClassTable, normalisation: Kind, preset: str | None) -> Manifest:
     entries = tuple(ClassEntry(name=c.name, source_id=c.source_id, colour=c.colour) for c in classes)
-    manifest = Manifest(normalisation=normalisation, classes=entries)
+    manifest = Manifest(normalisation=normalisation, preset=preset, classes=entries)
     for name in ("volumes", "runs"):
         (folder / name).mkdir()
     toml.write(folder, manifest)

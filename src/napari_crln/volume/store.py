@@ -2,8 +2,9 @@
 
 Images: LZ4 with bitshuffle, then CRC32C (Zarr's default codecs return a flipped bit in silence). Labels: zstd
 with its checksum, and CRC32C because zstd's own does not cover the frame's header. Chunks of fill value are
-written too, so that a missing file is a fault and never passes for zeros. Descriptions are sealed (`seal`), and
-what is read is read with suspicion (`described`, `guarded`).
+written too, so that a missing file is a fault and never passes for zeros. What is edited in place (annotations) has
+no shards: a chunk is a file, so that a stroke of the brush rewrites a few of them. Descriptions are sealed (`seal`),
+and what is read is read with suspicion (`described`, `guarded`).
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ import numpy as np
 import zarr
 from numpy.typing import NDArray
 from zarr.codecs import BloscCodec, Crc32cCodec, ZstdCodec
-from zarr.storage import LocalStore
+from zarr.storage import LocalStore, MemoryStore
 
 from napari_crln.durable import replacing
 from napari_crln.errors import CorruptData
@@ -69,11 +70,17 @@ def write_group(folder: Path, attributes: dict[str, Any]) -> None:
 
 
 def write_multiscale(
-    folder: Path, data: NDArray[Any], levels: Sequence[Level], content: Content, attributes: dict[str, Any]
+    folder: Path,
+    data: NDArray[Any],
+    levels: Sequence[Level],
+    content: Content,
+    attributes: dict[str, Any],
+    *,
+    sharded: bool = True,
 ) -> None:
     """Write a group with one array a level, from data of (…, D, H, W) that can be sliced.
 
-    Tile by tile, a stored file each, so `data` may be a memory map or a Zarr array larger than memory.
+    Tile by tile, at most a shard each, so `data` may be a memory map or a Zarr array larger than memory.
     The folder is one that is still to be renamed: nothing in it is synced here.
     """
     folder.mkdir(parents=True, exist_ok=True)
@@ -81,9 +88,9 @@ def write_multiscale(
     lead, dtype = tuple(data.shape[:-3]), np.dtype(data.dtype)
     finer: Any = data
     for number, level in enumerate(levels):
-        array = _create(folder, str(number), lead + level.shape, dtype, content)
+        array = _create(LocalStore(folder), str(number), lead + level.shape, dtype, content, sharded=sharded)
         reduce = pyramid.average if content == "image" else pyramid.decimate
-        for tile in _tiles(level.shape, (array.shards or array.chunks)[-3:]):
+        for tile in _tiles(level.shape, _tile_size(level.shape)):
             array[(..., *tile)] = _coarser(finer, tile, level.factors, reduce)
         _seal_array(folder / str(number))
         finer = array
@@ -138,6 +145,41 @@ def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
     return np.asarray(array[region if region is not None else ...])
 
 
+def has_shards(folder: Path) -> bool:
+    """Whether `changed_chunks` cannot work on an array: it was not written to be edited."""
+    array = open_array(folder)
+    return array.shards is not None or array.chunks != _layout(array.shape)[0]
+
+
+def changed_chunks(folder: Path, start: Sequence[int], values: NDArray[Any]) -> dict[str, bytes]:
+    """Content by key of each chunk that would change were `values` pasted in at `start`.
+
+    Parameters
+    ----------
+    folder : a label array (D, H, W) without shards
+    """
+    array = open_array(folder)
+    box = tuple(slice(s, s + n) for s, n in zip(start, values.shape, strict=True))
+    aligned = tuple(
+        slice(b.start // c * c, min(-(-b.stop // c) * c, n))
+        for b, c, n in zip(box, array.chunks, array.shape, strict=True)
+    )
+    before = read(folder, aligned)
+    inner = tuple(slice(b.start - a.start, b.stop - a.start) for a, b in zip(aligned, box, strict=True))
+    after = before.copy()
+    after[inner] = values
+    encoded: dict[str, Any] = {}
+    aside = _create(MemoryStore(encoded), "new", array.shape, array.dtype, "label", sharded=False)
+    for tile in _tiles(after.shape, array.chunks):
+        if not np.array_equal(before[tile], after[tile]):
+            place = tuple(
+                slice(a.start + t.start, a.start + t.stop) for a, t in zip(aligned, tile, strict=True)
+            )
+            aside[place] = after[tile]
+    files = {key: value.to_bytes() for key, value in encoded.items() if key.startswith("new/c/")}
+    return {key.removeprefix("new/"): content for key, content in files.items()}
+
+
 def _bytes(array: Any, region: Region | None) -> int:
     spans = region if region is not None else (slice(None),) * array.ndim
     voxels = prod(len(range(*s.indices(n))) for s, n in zip(spans, array.shape, strict=True))
@@ -156,7 +198,9 @@ def _seal_array(folder: Path) -> None:
     path.write_text(json.dumps(sealed(json.loads(path.read_text("utf-8"))), indent=2), "utf-8")
 
 
-def _create(folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], content: Content) -> Any:
+def _create(
+    store: Any, name: str, shape: tuple[int, ...], dtype: np.dtype[Any], content: Content, *, sharded: bool
+) -> Any:
     chunks, shards = _layout(shape)
     codecs: list[Any] = (
         [BloscCodec(cname="lz4", clevel=5, shuffle="bitshuffle"), Crc32cCodec()]
@@ -164,12 +208,12 @@ def _create(folder: Path, name: str, shape: tuple[int, ...], dtype: np.dtype[Any
         else [ZstdCodec(level=3, checksum=True), Crc32cCodec()]
     )
     return zarr.create_array(
-        LocalStore(folder),
+        store,
         name=name,
         shape=shape,
         dtype=dtype,
         chunks=chunks,
-        shards=shards,
+        shards=shards if sharded else None,
         compressors=codecs,
         filters=None,
         fill_value=0,
@@ -187,8 +231,14 @@ def _layout(shape: tuple[int, ...]) -> tuple[tuple[int, ...], tuple[int, ...] | 
     return lead + chunk, None if shard == chunk else lead + shard
 
 
+def _tile_size(shape: ShapeDHW) -> tuple[int, ...]:
+    """What is written at once: a shard, or as many chunks."""
+    chunks, shards = _layout(shape)
+    return shards or chunks
+
+
 def _tiles(shape: ShapeDHW, size: Sequence[int]) -> Iterator[Region]:
-    """Boxes of one stored file each, in the order of the voxels."""
+    """Boxes of a size, in the order of the voxels."""
     for corner in product(*(range(0, length, step) for length, step in zip(shape, size, strict=True))):
         ends = (min(c + s, length) for c, s, length in zip(corner, size, shape, strict=True))
         yield tuple(slice(start, stop) for start, stop in zip(corner, ends, strict=True))

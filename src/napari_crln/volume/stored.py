@@ -7,29 +7,36 @@ are looked up each time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import zarr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from napari_crln.durable import check_within, current, replacing_folder
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
-from napari_crln.types import AnnotationDHW, Coverage, ImageDHW, LabelDHW, NormalisedDHW, Role, TargetDHW
-from napari_crln.volume import ome, pyramid, store
-from napari_crln.volume.checks import check_annotation
+from napari_crln.types import (
+    AnnotationDHW,
+    Coverage,
+    ImageDHW,
+    LabelDHW,
+    NormalisedDHW,
+    Role,
+    ShapeDHW,
+    TargetDHW,
+)
+from napari_crln.volume import annotation, ome, pyramid, store
+from napari_crln.volume.annotation import Annotated, Box, list_labels
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Normalisation, Scaling
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.names import check_name
 from napari_crln.volume.seal import KEY
 from napari_crln.volume.source import Source
-
-_ATTEMPTS = 5
 
 
 class VolumeRecord(BaseModel):
@@ -41,15 +48,6 @@ class VolumeRecord(BaseModel):
     scaling: Scaling
     normalisation: Normalisation
     source: Source | None
-
-
-class AnnotationRecord(BaseModel):
-    """Our attributes of an annotation."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
-
-    coverage: Coverage
-    revision: int
 
 
 @dataclass(frozen=True)
@@ -103,37 +101,72 @@ class Volume:
 
     @property
     def has_annotation(self) -> bool:
-        return self._annotation_path.exists()
+        return annotation.folder_of(self.path).exists()
 
     @property
     def coverage(self) -> Coverage | None:
         """dense: every voxel is annotated; sparse: some; None without an annotation."""
-        return self._annotation_record.coverage if self.has_annotation else None
+        return annotation.record_of(self.path).coverage if self.has_annotation else None
 
     @property
     def revision(self) -> int:
         """How often the annotation was written; 0 without one."""
-        return self._annotation_record.revision if self.has_annotation else 0
+        return annotation.record_of(self.path).revision if self.has_annotation else 0
 
-    def read_annotation(self) -> AnnotationDHW:
-        """Annotation values; raises ProjectError if there are none."""
+    @property
+    def annotated(self) -> int:
+        """Number of annotated voxels; counted where an older version wrote the annotation."""
+        if not self.has_annotation:
+            return 0
+        known = annotation.record_of(self.path).annotated
+        return int(np.count_nonzero(self.read_annotation())) if known is None else known
+
+    def read_annotation(self, box: Box | None = None) -> AnnotationDHW:
+        """Annotation values, of the whole or of a box; raises ProjectError if there are none."""
+        return self.read_annotated(box).values
+
+    def read_annotated(self, box: Box | None = None) -> Annotated:
+        """`read_annotation`, with the revision that was read."""
         if not self.has_annotation:
             raise self._lacks("annotation", "Annotate it, or import it with a label")
-        return self._read_settled(lambda: store.read(self._annotation_path / "0"))
+        return annotation.read(self.path, box)
 
     def read_targets(self) -> TargetDHW:
         """Class indices, IGNORE where nobody annotated; raises ProjectError without an annotation."""
         return self.classes.targets(self.read_annotation())
 
-    def write_annotation(self, annotation: AnnotationDHW, coverage: Coverage) -> int:
-        """Replace the annotation, whole or not at all; returns its new revision."""
-        check_annotation(annotation, self.grid, self.classes, self.name)
-        self._check_within("labels")
-        revision = self.revision + 1
-        with replacing_folder(self.path / "labels" / "annotation") as folder:
-            fill_annotation(folder, annotation, self.grid, self.classes, coverage, revision=revision)
-        list_labels(self.path)
-        return revision
+    def changes_since(self, revision: int) -> Box | None:
+        """The box of the annotation that has changed since a revision; None if that may be the whole."""
+        return annotation.changes_since(self.path, revision)
+
+    def write_annotation(self, values: AnnotationDHW, coverage: Coverage, expected: int | None = None) -> int:
+        """Replace the annotation, whole or not at all; returns its new revision.
+
+        Parameters
+        ----------
+        expected : the revision that is replaced; ProjectError if it is another
+
+        Raises
+        ------
+        ProjectError
+            If another process is writing it, naming the process.
+        """
+        return annotation.write(self._place, values, coverage, expected)
+
+    def write_annotation_region(
+        self,
+        start: ShapeDHW,
+        values: AnnotationDHW,
+        where: NDArray[np.bool_] | None = None,
+        *,
+        tidy: bool = True,
+    ) -> int:
+        """Change a region of the annotation, whole or not at all, writing only chunks that differ.
+
+        A volume without an annotation gets a sparse one. Parameters, result and errors as of
+        `annotation.write_region` and `write_annotation`.
+        """
+        return annotation.write_region(self._place, start, values, where, tidy=tidy)
 
     @property
     def has_prediction(self) -> bool:
@@ -197,29 +230,8 @@ class Volume:
             raise _unfit(self.path, error) from error
 
     @property
-    def _annotation_record(self) -> AnnotationRecord:
-        try:
-            return AnnotationRecord.model_validate(store.read_attributes(self._annotation_path).get(KEY))
-        except ValidationError as error:
-            raise _unfit(self._annotation_path, error) from error
-
-    def _read_settled(self, read: Callable[[], AnnotationDHW]) -> AnnotationDHW:
-        """Read again if another process replaced the annotation meanwhile: never half old, half new."""
-        for _ in range(_ATTEMPTS):
-            revision = self.revision
-            try:
-                values = read()
-            except (CorruptData, FileNotFoundError):
-                if self.revision == revision:
-                    raise
-                continue
-            if self.revision == revision:
-                return values
-        return read()
-
-    @property
-    def _annotation_path(self) -> Path:
-        return self._label_path("annotation")
+    def _place(self) -> annotation.Place:
+        return annotation.Place(self.path, self.grid, self.classes)
 
     def _label_path(self, name: str) -> Path:
         self._check_within("labels", name)
@@ -253,30 +265,6 @@ class Volume:
 
     def _lacks(self, what: str, remedy: str) -> ProjectError:
         return ProjectError(f"no {what}", "it is stored with the volume once made", remedy, self.path)
-
-
-def list_labels(volume: Path) -> None:
-    """Write the OME list of a volume's labels from what is there."""
-    labels = volume / "labels"
-    names = sorted(p.name for p in labels.iterdir() if p.is_dir() and not p.name.startswith("."))
-    store.write_group(labels, {"ome": ome.label_list(names)})
-
-
-def fill_annotation(
-    folder: Path,
-    annotation: AnnotationDHW,
-    grid: Grid,
-    classes: ClassTable,
-    coverage: Coverage,
-    *,
-    revision: int = 1,
-) -> None:
-    """Fill a new folder with an annotation; nothing is checked or synced here."""
-    levels = pyramid.plan(grid.shape, grid.spacing)
-    described = ome.label("annotation", levels, classes, offset=1)
-    record = AnnotationRecord(coverage=coverage, revision=revision).model_dump()
-    data = annotation.astype(classes.index_dtype, copy=False)
-    store.write_multiscale(folder, data, levels, "label", {"ome": described, KEY: record})
 
 
 def _unfit(path: Path, error: ValidationError) -> CorruptData:

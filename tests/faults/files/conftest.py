@@ -29,10 +29,14 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Playgrou
     for folder in folders.values():
         folder.mkdir()
     (folders["outside"] / "secret.txt").write_text("nobody's business")
-    ground = Playground(folders["inside"], folders["outside"], (folders["home"], folders["tmp"], folders["cwd"]))
+    ground = Playground(
+        folders["inside"], folders["outside"], (folders["home"], folders["tmp"], folders["cwd"])
+    )
     monkeypatch.setenv("HOME", str(folders["home"]))
     monkeypatch.setenv("TMPDIR", str(folders["tmp"]))
-    monkeypatch.setenv("TORCHINDUCTOR_CACHE_DIR", str(folders["inside"] / "torch"))  # torch makes it at a first step
+    monkeypatch.setenv(
+        "TORCHINDUCTOR_CACHE_DIR", str(folders["inside"] / "torch")
+    )  # torch makes it at a first step
     monkeypatch.setattr(tempfile, "tempdir", str(folders["tmp"]))
     monkeypatch.chdir(folders["cwd"])
     before, running = ground.touched(), children()
@@ -65,7 +69,13 @@ def project(ground: Playground) -> Project:
     made = Project.create(ground.project_path, TABLE)
     label = save(ground.inside / "files" / "label.nii", ids())
     for seed, (name, role) in enumerate(
-        [("l1", "labelled"), ("l2", "labelled"), ("u1", "unlabelled"), ("u2", "unlabelled"), ("v", "validation")]
+        [
+            ("l1", "labelled"),
+            ("l2", "labelled"),
+            ("u1", "unlabelled"),
+            ("u2", "unlabelled"),
+            ("v", "validation"),
+        ]
     ):
         image = save(ground.inside / "files" / f"{name}.nii.gz", voxels(seed))
         import_nifti(made, image, None if role == "unlabelled" else label, role, name=name)  # type: ignore[arg-type]

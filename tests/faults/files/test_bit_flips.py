@@ -38,7 +38,9 @@ def _bits(path: Path, seed: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("chunk", "read"), [(IMAGE, Volume.read_image), (LABEL, Volume.read_annotation)])
-def test_flipped_bits_of_chunks_are_named(project: Project, chunk: str, read: Callable[[Volume], object]) -> None:
+def test_flipped_bits_of_chunks_are_named(
+    project: Project, chunk: str, read: Callable[[Volume], object]
+) -> None:
     volume = project.volumes["l1"]
     path = volume.path / chunk
     array, _, key = chunk.partition("/c/")
@@ -93,7 +95,9 @@ def test_flipped_bits_of_descriptions_are_found_or_harmless(project: Project, de
     for bit in _bits(path, 11, 75):
         flip(path, bit)
         try:
-            assert _facts(project.path) == truth, f"bit {bit} of {description} changed what is read, in silence"
+            assert _facts(project.path) == truth, (
+                f"bit {bit} of {description} changed what is read, in silence"
+            )
         except (CorruptData, ProjectError) as error:
             found += 1
             assert "l1.zarr" in str(error)

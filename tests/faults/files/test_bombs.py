@@ -96,7 +96,13 @@ def _one_chunk(path: Path) -> Path:
 
 
 #: A label's chunk of zeros, 4 GiB of them, in a few bytes: zstd repeats a block of 128 KiB.
-ZSTD_BOMB = b"\x28\xb5\x2f\xfd" + bytes([0xE0]) + struct.pack("<Q", 1 << 32) + b"\x02\x00\x10\x00" * 4 + b"\x03\x00\x10\x00"
+ZSTD_BOMB = (
+    b"\x28\xb5\x2f\xfd"
+    + bytes([0xE0])
+    + struct.pack("<Q", 1 << 32)
+    + b"\x02\x00\x10\x00" * 4
+    + b"\x03\x00\x10\x00"
+)
 #: Without its size: the decoder would ask as it goes.
 ZSTD_SILENT = b"\x28\xb5\x2f\xfd" + bytes([0x00, 0x70]) + b"\x02\x00\x10\x00" * 4 + b"\x03\x00\x10\x00"
 

@@ -89,7 +89,9 @@ def _edited(rng: np.random.Generator) -> bytes:
     data = bytearray(nifti_header() + VOXELS)
     for _ in range(int(rng.integers(1, 5))):
         place = int(rng.choice(TELLING)) if rng.random() < 0.9 else int(rng.integers(len(data)))
-        data[place] = int(rng.choice([0, 1, 0x7F, 0x80, 0xFF])) if rng.random() < 0.5 else int(rng.integers(256))
+        data[place] = (
+            int(rng.choice([0, 1, 0x7F, 0x80, 0xFF])) if rng.random() < 0.5 else int(rng.integers(256))
+        )
     return bytes(data)
 
 
@@ -108,7 +110,9 @@ def test_files_with_edited_bytes(ground: Any, name: str, seed: int) -> None:
 
 
 NUMBERS = st.one_of(
-    st.sampled_from([0.0, -0.0, 1.0, -1.0, 1e-38, 3.4e38, -3.4e38, 1e-45, float("nan"), float("inf"), float("-inf")]),
+    st.sampled_from(
+        [0.0, -0.0, 1.0, -1.0, 1e-38, 3.4e38, -3.4e38, 1e-45, float("nan"), float("inf"), float("-inf")]
+    ),
     st.floats(width=32),
 )
 SHORTS = st.one_of(st.sampled_from([0, 1, 3, 4, 7, 8, -1, 32767, -32768]), st.integers(-32768, 32767))
@@ -177,7 +181,9 @@ def test_noise(ground: Any) -> None:
 @pytest.mark.parametrize("row", ["srow_x", "srow_y", "srow_z"])
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
 @pytest.mark.parametrize("column", range(4))
-def test_an_affine_that_is_not_finite_is_never_taken(ground: Any, row: str, value: float, column: int) -> None:
+def test_an_affine_that_is_not_finite_is_never_taken(
+    ground: Any, row: str, value: float, column: int
+) -> None:
     rows = {"srow_x": [1.0, 0, 0, 0], "srow_y": [0, 1.0, 0, 0], "srow_z": [0, 0, 1.0, 0]}
     rows[row][column] = value
     assert _attempt(ground.inside / "a.nii", nifti_header(**rows) + VOXELS) is None

@@ -65,7 +65,9 @@ PAIRS = {
     "spacing": Pair(_moved(r2c2=2.5), ("2.5", " 2 ", "10.5 mm apart"), RESAMPLE, _resample),
     "sheared": Pair(_moved(r0c1=0.1), ("0.1", "affine"), RESAMPLE, _resample),
     "mirrored": Pair(_moved(r0c0=0.5), ("affine", "mm apart"), "pair the right files", _right_file),
-    "origin lost": Pair(_moved(r0c3=0, r1c3=0, r2c3=0), ("-14.25", "25.75"), "pair the right files", _right_file),
+    "origin lost": Pair(
+        _moved(r0c3=0, r1c3=0, r2c3=0), ("-14.25", "25.75"), "pair the right files", _right_file
+    ),
 }
 
 
@@ -144,7 +146,10 @@ def test_headers_that_make_no_sense(
     empty: Project, ground: Playground, call: Call, sound: Callable[[Project], None], case: str, which: str
 ) -> None:
     broken = HEADERS[case]
-    files = {"image": save(ground.inside / "image.nii", voxels()), "label": save(ground.inside / "label.nii", ids())}
+    files = {
+        "image": save(ground.inside / "image.nii", voxels()),
+        "label": save(ground.inside / "label.nii", ids()),
+    }
     _header(files[which], **broken.fields)
     command = "import", files["image"], empty.path, "--label", files["label"]
     answer = call(*command)

@@ -23,13 +23,30 @@ from napari_crln.run.folder import RunFolder
 from napari_crln.volume.project import Project
 
 Sound = Callable[[Project], None]
-NAMES = ["../away", "..", "/abs", "a/b", "a\\b", "c:d", ".hidden", "a\nb", "a\0b", "", "x" * 200, "volumes/../../x"]
+NAMES = [
+    "../away",
+    "..",
+    "/abs",
+    "a/b",
+    "a\\b",
+    "c:d",
+    ".hidden",
+    "a\nb",
+    "a\0b",
+    "",
+    "x" * 200,
+    "volumes/../../x",
+]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_names_that_are_paths(empty: Project, ground: Playground, call: Call, sound: Sound, name: str) -> None:
+def test_names_that_are_paths(
+    empty: Project, ground: Playground, call: Call, sound: Sound, name: str
+) -> None:
     image = save(ground.inside / "i.nii", voxels())
-    assert call("import", image, empty.path, f"--name={name}").code == (4 if name else 0)  # "": the file's own
+    assert call("import", image, empty.path, f"--name={name}").code == (
+        4 if name else 0
+    )  # "": the file's own
     with pytest.raises(ProjectError):
         empty.volume_path(name)
     with pytest.raises(CrlnError):
@@ -51,7 +68,9 @@ def test_runs_are_found_by_name_only(project: Project, call: Call, sound: Sound,
 
 
 @pytest.mark.parametrize("key", ["image", "label"])
-@pytest.mark.parametrize("path", ["../outside/s.nii.gz", "{outside}/s.nii.gz", "imagesTr/../../outside/s.nii.gz", 7, None])
+@pytest.mark.parametrize(
+    "path", ["../outside/s.nii.gz", "{outside}/s.nii.gz", "imagesTr/../../outside/s.nii.gz", 7, None]
+)
 def test_dataset_json_that_names_files_elsewhere(
     ground: Playground, call: Call, key: str, path: object
 ) -> None:
@@ -150,7 +169,10 @@ def test_links_are_not_read_through(project: Project, ground: Playground, call: 
 
 
 WRITES: dict[str, tuple[str, Callable[[Project], object]]] = {
-    "annotation": ("labels", lambda p: p.volumes["l1"].write_annotation(np.ones((22, 20, 18), np.uint8), "dense")),
+    "annotation": (
+        "labels",
+        lambda p: p.volumes["l1"].write_annotation(np.ones((22, 20, 18), np.uint8), "dense"),
+    ),
     "prediction": ("labels", lambda p: p.volumes["l1"].write_prediction(np.ones((22, 20, 18), np.uint8))),
     "map": ("maps", lambda p: p.volumes["l1"].write_map("clues", np.ones((22, 20, 18), np.float16))),
     "volume": ("..", lambda p: p.add("new", voxels().T, p.volumes["l1"].grid, "test")),
@@ -177,7 +199,9 @@ def test_a_link_for_the_folder_of_runs(project: Project, ground: Playground) -> 
         RunFolder.create(project.path, config.build({}))
 
 
-def test_a_project_may_itself_be_reached_by_a_link(project: Project, ground: Playground, sound: Sound) -> None:
+def test_a_project_may_itself_be_reached_by_a_link(
+    project: Project, ground: Playground, sound: Sound
+) -> None:
     link = ground.inside / "link.crln"
     link.symlink_to(project.path)
     opened = Project.open(link)
@@ -236,7 +260,10 @@ def test_special_files_for_small_ones(
         "project.toml": (project.path / file, lambda: call("inspect", project.path).code),
         "config.toml": (run.path / file, lambda: call("resume", project.path).code),
         "zarr.json": (project.volumes["l1"].path / file, lambda: call("inspect", project.path).code),
-        "dataset.json": (ground.inside / file, lambda: call("import", ground.inside, "q.crln", "--labelled=1").code),
+        "dataset.json": (
+            ground.inside / file,
+            lambda: call("import", ground.inside, "q.crln", "--labelled=1").code,
+        ),
         "image.nii": (ground.inside / file, lambda: call("import", ground.inside / file, project.path).code),
     }
     path, attempt = places[file]
@@ -257,7 +284,9 @@ def test_links_in_a_folder_to_import_are_followed(ground: Playground, call: Call
     assert answer.code == 0, answer.err
     volume = ground.open().volumes["c"]
     assert not volume.path.is_symlink()
-    np.testing.assert_array_equal(nib.load(ground.inside / "store" / "x.nii.gz").shape, volume.image.shape[::-1])
+    np.testing.assert_array_equal(
+        nib.load(ground.inside / "store" / "x.nii.gz").shape, volume.image.shape[::-1]
+    )
 
 
 def test_predictions_are_exported_below_the_folder_asked_for(project: Project, ground: Playground) -> None:
@@ -272,5 +301,3 @@ def test_predictions_are_exported_below_the_folder_asked_for(project: Project, g
     path.write_text(json.dumps(document))
     with pytest.raises(CorruptData, match="name"):
         _ = Project.open(project.path).volumes["l1"].source
-
-

@@ -21,7 +21,18 @@ from napari_crln.gui import project_reader, readers
 from napari_crln.volume.project import Project
 
 SOURCE = Path(napari_crln.__file__).parent
-_LOADERS = {"pickle", "cPickle", "_pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal", "yaml", "jsonpickle"}
+_LOADERS = {
+    "pickle",
+    "cPickle",
+    "_pickle",
+    "cloudpickle",
+    "dill",
+    "joblib",
+    "shelve",
+    "marshal",
+    "yaml",
+    "jsonpickle",
+}
 _CALLS = {
     "torch.load", "torch.jit.load", "torch.hub.load", "torch.package.PackageImporter", "np.load", "numpy.load",
     "pandas.read_pickle", "os.system", "os.popen", "eval", "exec", "compile", "__import__",
@@ -71,7 +82,9 @@ def test_import_and_readers_refuse(
     empty: Project, ground: Playground, call: Call, mark: Path, name: str, kind: str,
     sound: Callable[[Project], None],
 ) -> None:  # fmt: skip
-    content = {"pickle": _pickle(mark), "npy": _npy(mark, ground.inside), "pt": _pt(mark, ground.inside)}[kind]
+    content = {"pickle": _pickle(mark), "npy": _npy(mark, ground.inside), "pt": _pt(mark, ground.inside)}[
+        kind
+    ]
     path = ground.inside / name
     path.write_bytes(packed(content) if name.endswith(".gz") else content)
     for command in (("import", path, empty.path), ("inspect", path)):
@@ -102,7 +115,9 @@ def test_a_checkpoint_with_a_pickle_for_tensors_is_refused(ground: Playground, m
 
 
 @pytest.mark.parametrize("name", ["evil.pt", "evil.pkl", "../evil.safetensors", "data.pkl"])
-def test_a_checkpoint_that_lists_another_kind_of_file_is_refused(ground: Playground, mark: Path, name: str) -> None:
+def test_a_checkpoint_that_lists_another_kind_of_file_is_refused(
+    ground: Playground, mark: Path, name: str
+) -> None:
     path = checkpoint.save(ground.inside, _snapshot(), keep=1)
     (path / name).write_bytes(_pickle(mark))
     record = manifest.make({name: _pickle(mark)}, schema_version=1, step=1, best=False)
@@ -180,7 +195,10 @@ def test_no_loader_of_code_is_in_the_source() -> None:
 
 
 def test_a_dataset_json_is_data(ground: Playground, call: Call, mark: Path) -> None:
-    tagged = {"labels": {"background": 0, "a": 1}, "training": [{"__reduce__": "os.mkdir", "py/object": str(mark)}]}
+    tagged = {
+        "labels": {"background": 0, "a": 1},
+        "training": [{"__reduce__": "os.mkdir", "py/object": str(mark)}],
+    }
     (ground.inside / "dataset.json").write_text(json.dumps(tagged))
     answer = call("import", ground.inside, ground.project_path, "--labelled=1")
     assert answer.code == 3, answer.err

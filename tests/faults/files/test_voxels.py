@@ -142,7 +142,9 @@ def test_a_batch_without_any_annotated_voxel_trains_on_finitely(ground: Playgrou
 def test_a_class_that_nobody_annotated_is_told(ground: Playground, project: Project, method: str) -> None:
     for name in ("l1", "l2"):
         annotation = project.volumes[name].read_annotation()
-        project.volumes[name].write_annotation(np.where(annotation == 3, 1, annotation).astype(np.uint8), "dense")
+        project.volumes[name].write_annotation(
+            np.where(annotation == 3, 1, annotation).astype(np.uint8), "dense"
+        )
     seen = _train(TrainingData.of(project), ground.inside / "run", method)
     warned = [e.message for e in seen if isinstance(e, events.Warned)]
     assert warned == ["no labelled volume shows class 'tail': it cannot be learned"]

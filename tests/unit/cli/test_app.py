@@ -23,14 +23,27 @@ def test_version(call: Call) -> None:
 def test_help_lists_the_commands(call: Call) -> None:
     answer = call("--help")
     assert answer.code == 0
-    for command in ("init", "import", "train", "resume", "predict", "evaluate", "inspect", "demo"):
+    for command in (
+        "init",
+        "import",
+        "train",
+        "resume",
+        "watch",
+        "predict",
+        "accept",
+        "role",
+        "export",
+        "evaluate",
+        "inspect",
+        "demo",
+    ):
         assert f"  {command} " in answer.out
 
 
 def test_help_of_every_command_loads_nothing_heavy() -> None:
     code = (
         "import sys; from napari_crln.cli import main\n"
-        "for c in 'init import train resume predict evaluate inspect demo'.split(): assert main([c, '-h']) == 0\n"
+        "for c in 'init import train resume watch predict accept role export evaluate inspect demo'.split(): assert main([c, '-h']) == 0\n"
         "heavy = {'torch', 'zarr', 'scipy', 'matplotlib', 'nibabel', 'numpy', 'napari'} & set(sys.modules)\n"
         "sys.exit(str(heavy) if heavy else 0)"
     )

@@ -2,6 +2,10 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
@@ -9,17 +13,20 @@ import pytest
 from command_line import Call
 
 from napari_crln.cli import demo
+from napari_crln.volume import sample
 from napari_crln.volume.phantom import make_phantom
 from napari_crln.volume.project import Project
+
+SHAPE = (16, 20, 24)
 
 
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """A cohort and a network of seconds."""
-    monkeypatch.setattr(demo, "SHAPE", (16, 20, 24))
-    monkeypatch.setattr(demo, "LABELLED", 2)
-    monkeypatch.setattr(demo, "UNLABELLED", 2)
-    monkeypatch.setattr(demo, "TEST", 3)
+    roles = (*("labelled",) * 2, *("unlabelled",) * 2, *("test",) * 3)
+    monkeypatch.setattr(
+        sample, "make_sample_project", partial(sample.make_sample_project, shape=SHAPE, roles=roles)
+    )
     preset = {"network": {"base_filters": 2}, "batches": {"patch": [16, 16, 16]}, "engine": {"log_every": 1}}
     monkeypatch.setattr("napari_crln.config.load_preset", lambda _: preset)
 
@@ -38,7 +45,7 @@ def test_demo_trains_both_and_reports_what_it_measured(call: Call, tmp_path: Pat
     # The reported Dice is that of the stored predictions against the phantoms themselves.
     dice = []
     for index, volume in enumerate(held_out, start=4):
-        truth, found = make_phantom((0, index), (16, 20, 24))[1], volume.read_prediction()
+        truth, found = make_phantom((0, index), SHAPE)[1], volume.read_prediction()
         sizes = [
             ((truth == k).sum() + (found == k).sum(), ((truth == k) & (found == k)).sum()) for k in (1, 2, 3)
         ]
@@ -72,11 +79,33 @@ def test_an_earlier_demo_is_moved_aside_and_a_strangers_folder_refused(call: Cal
 
 
 @pytest.mark.usefixtures("small")
-def test_with_a_display_it_says_that_there_is_no_panel_yet(
+def test_with_a_display_the_demo_trains_in_napari(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "y").touch()
-    monkeypatch.setenv("DISPLAY", ":0")
-    assert "next version" in call("demo", "--out", tmp_path / "x").err
-    assert "next version" not in call("demo", "--headless", "--out", tmp_path / "x").err
+    started: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demo, "_has_display", lambda: True)
+    monkeypatch.setattr(demo, "find_spec", lambda name: object())
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    out = tmp_path / "demo"
+    answer = call("demo", "--out", out)
+    assert answer.code == 0, answer.err
+    assert started == [[sys.executable, "-m", demo.WINDOW, str(out / "phantoms.crln"), "--train"]]
+    assert find_spec(demo.WINDOW) is not None
+    assert Project.open(out / "phantoms.crln").with_role("labelled")
+
+
+@pytest.mark.usefixtures("small")
+def test_without_napari_the_demo_says_so_and_writes_the_report(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_has_display", lambda: True)
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    answer = call("demo", "--out", tmp_path / "demo", "--iterations", 2, "--threads", 1)
+    assert answer.code == 0, answer.err
+    assert "napari is not installed" in answer.err
+    assert (tmp_path / "demo" / "index.html").exists()

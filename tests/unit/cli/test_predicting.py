@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +10,7 @@ import numpy as np
 import pytest
 from command_line import TINY, Call
 
+from napari_crln.cli import predicting
 from napari_crln.run.folder import runs
 from napari_crln.volume.project import Project
 
@@ -114,3 +117,23 @@ def test_json_is_one_document(call: Call, trained: Path, tmp_path: Path) -> None
     answer = call("predict", trained, "--role", "test", "--out", tmp_path / "o", "--json")
     assert [v["name"] for v in json.loads(answer.out)["volumes"]] == ["case_5", "case_6"]
     assert answer.err == ""
+
+
+def test_sigterm_in_the_middle_of_a_volume_keeps_those_that_are_done_and_leaves_nothing(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupting(tell: object, number: int, count: int, name: str) -> object:
+        def progress(done: int, total: int) -> None:
+            if number == 1:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        return progress
+
+    monkeypatch.setattr(predicting, "_nth", interrupting)
+    before = signal.getsignal(signal.SIGTERM)
+    files = {path for path in trained.rglob("*") if ".tmp-" in path.name}
+    assert call("predict", trained, "--role", "test").code == 130
+    first, second = Project.open(trained).with_role("test")
+    assert (first.has_prediction, second.has_prediction) == (True, False)
+    assert {path for path in trained.rglob("*") if ".tmp-" in path.name} == files
+    assert signal.getsignal(signal.SIGTERM) is before

@@ -67,9 +67,14 @@ def test_without_a_preset_the_patch_follows_the_data(call: Call, trained: Path) 
 
 def test_what_the_user_sets_wins_over_preset_and_data(trained: Path) -> None:
     project = Project.open(trained)
-    own = ["batches.patch=[32,32,32]", "method.rectification.after=7", "engine.device=cpu"]
-    made, notes = configure(project, None, {}, own)
-    assert (made.batches.patch, made.method.rectification.after, notes) == ((32, 32, 32), 7, [])
+    own = ["batches.patch=[32,32,32]", "method.rectification.after=7", "network.base_filters=5"]
+    made, notes = configure(project, None, {}, [*own, "engine.device=cpu"])
+    assert (made.batches.patch, made.method.rectification.after, made.network.base_filters) == (
+        (32, 32, 32),
+        7,
+        5,
+    )
+    assert not any(field.split("=")[0] in note for field in own for note in notes)
     made, notes = configure(project, "hippocampus", {"iterations": 9}, ["network.base_filters=3"])
     preset = config.build(config.load_preset("hippocampus"))
     assert made.batches.patch == preset.batches.patch
@@ -94,7 +99,7 @@ def test_resume_extends_a_run_and_keeps_the_former_configuration(call: Call, tra
 def test_resume_says_so_when_a_setting_of_the_learning_changes(call: Call, trained: Path) -> None:
     answer = call("resume", trained, "--iterations", 4, "--set", "optimiser.learning_rate=0.001")
     assert answer.code == 0
-    assert "optimiser.learning_rate changes from 0.0025 to 0.001" in answer.err
+    assert "optimiser.learning_rate changes from 0.05 to 0.001" in answer.err
 
 
 def test_resume_refuses_what_may_never_change(call: Call, trained: Path) -> None:

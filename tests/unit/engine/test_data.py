@@ -8,16 +8,25 @@ import pytest
 import torch
 
 from napari_crln.config import RunConfig
+from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.errors import ProjectError
 from napari_crln.method.learner import Batch, Randomness
-from napari_crln.types import IGNORE
+from napari_crln.types import IGNORE, TargetDHW
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
 
 Settings = Callable[..., RunConfig]
 CPU = torch.device("cpu")
-METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "crln")
+
+
+def dense_target(case: Case) -> TargetDHW:
+    target = np.zeros(case.image.shape, np.int16)
+    target[2:9, 3:9, 1:8] = 2
+    return target
+
+
+METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln")
 
 
 def test_every_method_with_the_same_seed_sees_the_same_patches(
@@ -44,9 +53,72 @@ def test_shapes_and_dtypes_of_a_batch(training_data: TrainingData, settings: Set
 def test_without_unlabelled_volumes_the_labelled_serve(
     training_data: TrainingData, settings: Settings
 ) -> None:
-    batches = Batches(replace(training_data, unlabelled=()), settings(), CPU)
+    dense = replace(training_data, labelled=training_data.labelled[:1], unlabelled=())
+    batches = Batches(dense, settings(), CPU)
     assert batches.unlabelled is batches.labelled
     assert batches.at(Randomness(0, 0)).valid_u.all()
+
+
+def test_what_nobody_annotated_of_a_labelled_volume_serves_as_unlabelled(
+    training_data: TrainingData, settings: Settings
+) -> None:
+    batches = Batches(training_data, settings(), CPU)
+    assert batches.labelled.names == ("a", "b")
+    assert batches.unlabelled.names == ("b", "c", "d"), "a is dense, b is not"
+
+
+def test_batches_after_changes_are_those_of_labels_that_were_so_from_the_start(
+    training_data: TrainingData, settings: Settings
+) -> None:
+    """Whatever the history: what a resumed run draws is what the unbroken one draws."""
+    configured = settings(batches={"foreground": 0.3})
+    new = dense_target(training_data.unlabelled[0])
+    a, b, c, d = *training_data.labelled, *training_data.unlabelled
+    order = ("d", "a", "c", "b")
+    batches = Batches(replace(training_data, order=order), configured, CPU)
+    batches.relabel(batches.labelled.prepare("c", new))
+    batches.unlabel("a")
+    box = batches.labelled.affected("b", ((4, 5), (0, 20), (0, 22)))
+    part = b.target[tuple(slice(*span) for span in box)].copy()
+    part[4 - box[0][0]] = 1
+    batches.relabel(batches.labelled.prepare("b", part, box))
+
+    changed = b.target.copy()
+    changed[4] = 1
+    now = [replace(c, target=new), replace(b, target=changed)]
+    anew = Batches(
+        replace(training_data, labelled=now, unlabelled=[d, replace(a, target=None)], order=order),
+        configured,
+        CPU,
+    )
+    assert batches.labelled.names == anew.labelled.names == ("c", "b")
+    assert batches.unlabelled.names == anew.unlabelled.names == ("d", "a", "b")
+    for step in range(12):
+        pairs = zip(batches.at(Randomness(0, step)), anew.at(Randomness(0, step)), strict=True)
+        assert all(torch.equal(one, other) for one, other in pairs)
+    assert (b.target[4] == IGNORE).all(), "the data that training began with are not written to"
+
+
+def test_a_volume_that_is_complete_serves_as_unlabelled_no_more(
+    training_data: TrainingData, settings: Settings
+) -> None:
+    batches = Batches(training_data, settings(), CPU)
+    target = training_data.labelled[0].target
+    batches.relabel(batches.labelled.prepare("b", target))
+    assert batches.unlabelled.names == ("c", "d")
+    for case in training_data.unlabelled:
+        batches.relabel(batches.labelled.prepare(case.name, dense_target(case)))
+    assert batches.unlabelled is batches.labelled
+
+
+def test_the_last_labelled_volume_stays_without_labels(
+    training_data: TrainingData, settings: Settings
+) -> None:
+    batches = Batches(replace(training_data, labelled=training_data.labelled[:1]), settings(), CPU)
+    batches.unlabel("a")
+    assert batches.labelled.names == ("a",)
+    assert "a" in batches.unlabelled.names
+    assert (batches.at(Randomness(0, 0)).y_l == IGNORE).all()
 
 
 @pytest.fixture

@@ -4,8 +4,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_crln.config import Batches, Network
-from napari_crln.engine.plan import STRIDE, plan, plan_patch, plan_rectification
+from napari_crln.config import Batches, Network, build
+from napari_crln.engine.plan import STRIDE, plan, plan_decay, plan_patch, plan_rectification
 from napari_crln.nn.build import build_network
 
 _SIZE = st.integers(1, 700)
@@ -43,6 +43,18 @@ def test_rectification_begins_within_the_run() -> None:
     assert plan_rectification(40_000) == 800
     assert plan_rectification(400) == 100
     assert plan_rectification(1) == 0
+
+
+def test_a_short_run_has_a_quick_teacher() -> None:
+    assert plan_decay(40_000) == 0.99
+    assert plan_decay(100) == 0.9
+    assert 0 < plan_decay(1) < 1
+
+
+def test_a_cpu_gets_a_net_that_it_can_train() -> None:
+    cpu, gpu = (build(plan([(48, 64, 64)], 500, cpu=cpu)) for cpu in (True, False))
+    assert cpu.network.base_filters < gpu.network.base_filters
+    assert cpu.optimiser.learning_rate > gpu.optimiser.learning_rate
 
 
 def test_a_cpu_gets_a_smaller_patch_than_a_gpu() -> None:

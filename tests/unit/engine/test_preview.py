@@ -222,6 +222,61 @@ def test_a_method_without_clues_has_three_maps(data: TrainingData, tmp_path: Pat
     assert _read(tmp_path, made[-1].generation).maps == ("pseudo_label", "uncertainty", "prediction")
 
 
+def test_similarity_to_one_prototype_is_that_prototypes_score(tmp_path: Path) -> None:
+    """And it comes at once: what was under way with another choice is dropped."""
+    case = _case("x", 16)
+    case = Case(case.name, case.image[:, :16, :16], case.normalisation)
+    data = TrainingData(NAMES, [_case("labelled", 16, True)], [case])
+    previewer = _previewer(data, tmp_path, _settings())
+    (largest,) = _until_idle(previewer)
+    assert list(previewer.obey(events.PreviewSimilarity(prototype=2))) == []
+    (second,) = _until_idle(previewer)
+    assert isinstance(largest, events.Previewed)
+    assert isinstance(second, events.Previewed)
+
+    learner = previewer._state.learner
+    learner.teacher.eval()
+    x = torch.from_numpy(case.normalisation.apply(case.image))[None, None]
+    _, clues = learner.teach((x - x.min()) / (x.max() - x.min()))
+    assert clues is not None
+    up = torch.nn.functional.interpolate(clues.proximity[:, :, 1], size=PATCH, mode="trilinear")
+    preview = _read(tmp_path, second.generation)
+    assert (preview.record.prototype, _read(tmp_path, largest.generation).record.prototype) == (2, 0)
+    half = 0.5 * preview.record.maps["similarity"].scale
+    assert np.abs(preview.values("similarity") - up[0].detach().numpy()).max() <= 1.01 * half
+
+
+def test_a_prototype_that_is_not_there_is_a_warning(data: TrainingData, tmp_path: Path) -> None:
+    previewer = _previewer(data, tmp_path, _settings())
+    (warned,) = previewer.obey(events.PreviewSimilarity(prototype=4))
+    assert isinstance(warned, events.Warned)
+    assert "a class has 3" in warned.message
+    (warned,) = _previewer(data, tmp_path, _settings("mean-teacher")).obey(
+        events.PreviewSimilarity(prototype=1)
+    )
+    assert "a class has 0" in warned.message
+
+
+def test_a_run_records_the_anchors_of_the_volume_that_is_looked_at(
+    data: TrainingData, tmp_path: Path
+) -> None:
+    settings = config.build(
+        _settings(preview_share=0.5).model_dump(), {"method": {"cps": {"valid_confidence": 0}}}
+    )
+    records = []
+    for event in Trainer(data, settings, tmp_path):
+        if isinstance(event, events.Previewed):
+            records.append(_read(tmp_path, event.generation).record)
+    found = [record for record in records if record.anchors is not None and record.anchors.points]
+    assert found
+    for record in found:
+        assert record.anchors is not None
+        assert 1 <= record.anchors.step <= record.step_done
+        points = np.array(record.anchors.points)
+        assert (points >= 0).all()
+        assert (points < np.array([len(NAMES), *record.shape])).all()
+
+
 def test_before_rectification_starts_nothing_is_changed(data: TrainingData, tmp_path: Path) -> None:
     settings = config.build(_settings().model_dump(), {"method": {"rectification": {"after": 100}}})
     made = _until_idle(_previewer(data, tmp_path, settings))

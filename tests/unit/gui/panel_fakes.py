@@ -32,7 +32,7 @@ class AtOnce:
         ended: Callable[[], None],
         failed: Callable[[Exception], None],
     ) -> Callable[[], None]:
-        entry = {"items": iter(items()), "each": each, "ended": ended, "open": True}
+        entry = {"items": iter(items()), "each": each, "ended": ended, "failed": failed, "open": True}
         self.streams.append(entry)
         return lambda: entry.update(open=False)
 
@@ -49,6 +49,10 @@ class AtOnce:
         except StopIteration:
             entry["open"] = False
             entry["ended"]()
+            return
+        except Exception as error:
+            entry["open"] = False
+            entry["failed"](error)
             return
         if item is not None:
             entry["each"](item)

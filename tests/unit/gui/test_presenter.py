@@ -9,13 +9,14 @@ from typing import Any
 import pytest
 from panel_fakes import AtOnce, Later, Launcher
 
-from napari_crln.config import build
+from napari_crln.config import build, load_preset
 from napari_crln.events import (
     INBOX,
     Checkpointed,
     Ended,
     Event,
     Paused,
+    Previewed,
     Started,
     Stepped,
     Validated,
@@ -25,8 +26,9 @@ from napari_crln.gui import obstacles
 from napari_crln.gui.model import PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
-from napari_crln.gui.sample_project import make_sample_project
+from napari_crln.gui.run_view import Preview, RunView, pruned
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 16, 16)
 
@@ -34,7 +36,7 @@ SHAPE = (16, 16, 16)
 @pytest.fixture(scope="module")
 def sample(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("projects") / "small.crln"
-    return make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation"))
+    return make_sample_project(folder, SHAPE, ("labelled", "unlabelled", "validation"), preset=None)
 
 
 class Desk:
@@ -121,6 +123,11 @@ def test_train_makes_a_run_folder_as_the_form_says_and_starts_it(desk: Desk) -> 
     assert desk.launcher.last.arguments == ["train", "--run-folder", str(folder), "--json"]
     assert desk.launcher.last.log.parent == folder
     assert desk.now.run.state == "starting"
+
+
+def test_a_project_that_names_a_preset_is_trained_with_it(desk: Desk, tmp_path: Path) -> None:
+    desk.presenter.make_sample(tmp_path / "s.crln")
+    assert (desk.now.form.preset, desk.now.form.iterations) == ("demo", build(load_preset("demo")).iterations)
 
 
 def test_a_wrong_setting_is_a_message_and_no_run(desk: Desk) -> None:
@@ -225,6 +232,41 @@ def test_budget_goes_to_the_run_and_into_the_choice(training: Desk) -> None:
     assert (training.commands(), training.now.live.budget) == (["preview_budget"], 0.2)
 
 
+def test_what_was_chosen_before_training_is_told_once_it_has_begun(desk: Desk) -> None:
+    desk.presenter.set_budget(0.2)
+    desk.presenter.set_prototype(9)
+    desk.presenter.start()
+    assert desk.commands() == []
+    desk.write(started().model_copy(update={"prototypes": 4}))
+    assert desk.commands() == ["preview_budget", "preview_similarity"]
+    assert desk.now.live.prototype == 4, "a class has no more"
+    desk.write(stepped(1))
+    assert len(desk.commands()) == 2
+
+
+def test_history_loses_what_the_run_has_removed_but_not_what_is_shown(training: Desk) -> None:
+    training.write(*(Previewed(step=g, generation=g, volume="phantom_000", maps=[]) for g in (1, 2, 3, 4)))
+    training.presenter.set_live(generation=1)
+    for generation in (3, 4):
+        (training.now.run.folder / "preview.zarr" / f"g{generation:08d}").mkdir(parents=True)
+    training.presenter.look_for_previews()
+    assert [(p.generation, p.kept) for p in training.now.run.previews] == [(1, False), (3, True), (4, True)]
+    training.presenter.set_live(generation=None)
+    training.presenter.look_for_previews()
+    assert [p.generation for p in training.now.run.previews] == [3, 4]
+
+
+def test_a_generation_that_came_after_the_look_is_not_taken_for_removed() -> None:
+    view = RunView(previews=tuple(Preview(g, "a", g) for g in (1, 2, 3)))
+    assert [p.generation for p in pruned(view, {2}, newest=2, shown=None).previews] == [2, 3]
+
+
+def test_another_volume_is_seen_as_it_is_now(training: Desk) -> None:
+    training.presenter.set_live(generation=7)
+    training.presenter.show_volume("phantom_001")
+    assert (training.now.shown, training.now.live.generation) == ("phantom_001", None)
+
+
 @pytest.mark.parametrize(("keep", "sent"), [(True, []), (False, ["stop"])])
 def test_closing_leaves_or_stops_the_run_as_chosen(training: Desk, keep: bool, sent: list[str]) -> None:
     training.model.update(keep_running=keep)
@@ -257,7 +299,8 @@ def test_prediction_is_the_command_line_and_its_progress(training: Desk) -> None
     training.predictor.predict(("phantom_001",))
     assert "no checkpoint" in training.now.message.text
     training.write(Checkpointed(step=5, path="x"))
-    training.predictor.predict(("phantom_001",), clues=False)
+    training.predictor.choose(clues=False)
+    training.predictor.predict(("phantom_001",))
     child = training.launcher.last
     assert child.arguments[:4] == ["predict", str(training.now.project.path), "--run", training.now.run.name]
     assert child.arguments[4:] == ["--json", "--progress", "--volume", "phantom_001", "--without-clues"]

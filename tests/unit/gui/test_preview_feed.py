@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pytest
 from panel_fakes import Later
 
 from napari_crln.gui import preview_feed
@@ -34,9 +36,10 @@ def make(monkeypatch, cost: float = 0.0) -> tuple[PreviewFeed, Later, list[tuple
     monkeypatch.setattr(preview_feed, "read_frame", answer)
     clock, background, drawn = Clock(), Later(), []
 
-    def draw(frame: Frame) -> None:
+    def draw(frame: Frame) -> Iterator[None]:
         clock.now += cost
         drawn.append((frame.volume, frame.generation))
+        yield from ()
 
     return PreviewFeed(background, draw, lambda error: None, Throttle(0.1, clock)), background, drawn, clock
 
@@ -80,13 +83,13 @@ def test_what_is_drawn_is_not_read_again_until_it_is_forgotten(monkeypatch) -> N
     assert drawn == [("a", 1)] * 2
 
 
-def test_slow_drawing_is_followed_by_three_times_its_rest(monkeypatch) -> None:
+def test_slow_drawing_is_followed_by_ten_times_its_rest(monkeypatch) -> None:
     feed, background, _, clock = make(monkeypatch, cost=0.5)
     feed.want(wanted(1))
     feed.tick()
     background.answer()
     feed.want(wanted(2))
-    clock.now += 1.4
+    clock.now += 4.9
     feed.tick()
     assert not background.waiting
     clock.now += 0.2
@@ -106,3 +109,52 @@ def test_a_base_is_never_written_into() -> None:
     restored = _restored(MapPicture(stored, Quantisation()), Quantisation())
     restored[:] = 7
     assert not stored.any()
+
+
+def test_nothing_is_drawn_during_a_stroke_and_the_newest_right_after(monkeypatch) -> None:
+    feed, background, drawn, _ = make(monkeypatch)
+    painting = [False]
+    feed._held = lambda: painting[0]
+    feed.want(wanted(1))
+    feed.tick()
+    painting[0] = True
+    background.answer()  # was on its way when the stroke began
+    feed.want(wanted(2))
+    feed.tick()
+    assert (drawn, background.waiting) == ([], [])
+    painting[0] = False
+    feed.tick()
+    background.answer()
+    assert drawn == [("a", 2)]
+
+
+def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatch) -> None:
+    feed, background, _, clock = make(monkeypatch)
+    parts: list[int] = []
+
+    def draw(frame: Frame) -> Iterator[None]:
+        for number in range(3):
+            clock.now += 0.1
+            parts.append(number)
+            yield
+
+    feed._show = draw
+    feed.want(wanted(1))
+    feed.tick()
+    background.answer()
+    assert parts == [0]
+    feed.want(wanted(2))
+    feed.tick()
+    assert (parts, background.waiting) == ([0, 1], [])
+    feed.tick()
+    feed.tick()
+    assert parts == [0, 1, 2]
+    ended = clock.now
+    assert feed.throttle.last_cost_s == pytest.approx(0.3)
+    clock.now = ended + 2.9
+    feed.tick()
+    assert not background.waiting
+    clock.now = ended + 3.1
+    feed.tick()
+    assert background.waiting
+    assert not feed.idle

@@ -15,7 +15,7 @@ from napari_crln.types import IGNORE
 
 Build = Callable[..., Learner]
 OFF = {"clues": False, "rectification": {"enabled": False}, "cps": {"enabled": False}}
-METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "crln")
+METHODS = ("supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln")
 
 
 def result_of(learner: Learner, batch: Batch, step: int = 0, seed: int = 0) -> StepResult:
@@ -60,6 +60,7 @@ def test_terms_of_each_method(learner: Build, batch: Batch) -> None:
         "mean-teacher": ["supervised", "consistency"],
         "ua-mt": ["supervised", "consistency"],
         "cutmix": ["supervised", "consistency"],
+        "bcp": ["inward", "outward"],
         "crln": ["supervised", "consistency", "clues", "cps"],
     }
 

@@ -86,7 +86,10 @@ class _Plot(pg.PlotWidget):
             self.removeItem(self._lines.pop(name))
         for name, points in series.items():
             if name not in self._lines:
-                self._lines[name] = self.plot(pen=pg.mkPen(self._colour(len(self._lines)), width=1.5))
+                pen = pg.mkPen(
+                    self._colour(len(self._lines)), width=1
+                )  # a wider one is ten times as slow to draw
+                self._lines[name] = self.plot(pen=pen, autoDownsampleFactor=1.0)
             self._lines[name].setData(points.steps, points.values, symbol="o" if len(points) == 1 else None)
         names = (
             f'<span style="color:{self._colour(i)}">■</span> {_text(n)}' for i, n in enumerate(self._lines)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from qtpy.QtCore import QSignalBlocker, Qt
-from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout
+from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QSpinBox
 from superqt import QLabeledSlider
 
 from napari_crln.gui.live_maps import BY_KEY, LIVE_MAPS
@@ -12,7 +12,7 @@ from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.widgets.parts import Hint, Section
 
 _COLUMNS = 2
-_NEEDS_CLUES = ("rectified", "changed", "similarity", "clues")
+_NEEDS_CLUES = ("rectified", "changed", "similarity", "clues", "anchors")
 
 
 class LiveSection(Section):
@@ -26,6 +26,16 @@ class LiveSection(Section):
         self.classes = QComboBox()
         self.classes.setToolTip("Class whose similarity and clues are shown.")
         self.classes.currentIndexChanged.connect(self._class_chosen)
+        self.prototype = QSpinBox()
+        self.prototype.setSpecialValueText("all: the largest")
+        self.prototype.setRange(0, 0)
+        self.prototype.setKeyboardTracking(False)
+        self.prototype.valueChanged.connect(self._prototype_chosen)
+        self.contour = QCheckBox("rectified as outline")
+        self.contour.setToolTip(
+            "Show the layer 'crln: rectified' as outlines, 1 voxel wide, not filled (in 2D)."
+        )
+        self.contour.toggled.connect(lambda on: presenter.set_live(contour=on))
         self.every = QDoubleSpinBox()
         self.every.setRange(0.1, 60.0)
         self.every.setSingleStep(0.1)
@@ -43,12 +53,14 @@ class LiveSection(Section):
         self.history.setToolTip("Past maps of this volume; the right end follows the newest.")
         self.history.valueChanged.connect(self._history_moved)
         self.seen = Hint("seen")
+        self.missing = Hint("missing")
         self._lay_out()
 
     def draw(self, now: Snapshot, old: Snapshot | None) -> None:
         """Show a snapshot."""
-        if old is None or now.live != old.live or now.run.method != old.run.method:
+        if old is None or now.live != old.live or now.run != old.run:
             self._draw_choice(now)
+            self._draw_prototype(now)
         if old is None or now.project != old.project:
             self._draw_classes(now)
         if (
@@ -71,9 +83,12 @@ class LiveSection(Section):
         for index, box in enumerate(self.ticks.values()):
             grid.addWidget(box, index // _COLUMNS, index % _COLUMNS)
         self.rows.addLayout(grid)
+        self.rows.addWidget(self.missing)
+        self.rows.addWidget(self.contour)
         self.add_form(
             {
                 "Class": self.classes,
+                "Prototype": self.prototype,
                 "Update every": self.every,
                 "Time for maps, %": self.budget,
                 "History": self.history,
@@ -82,18 +97,32 @@ class LiveSection(Section):
         self.rows.addWidget(self.seen)
 
     def _draw_choice(self, now: Snapshot) -> None:
-        plain = bool(now.run.method) and now.run.method != "crln"
+        reason = _without_clues(now)
+        self.missing.say(reason)
         for key, box in self.ticks.items():
             with QSignalBlocker(box):
                 box.setChecked(key in now.live.shown)
-            missing = plain and key in _NEEDS_CLUES
+            missing = bool(reason) and key in _NEEDS_CLUES
             box.setEnabled(not missing)
-            reason = f"\nThe method {now.run.method} makes no such map." if missing else ""
-            edited = "\nYou painted on it: it is not updated." if key in now.live.edited else ""
-            box.setToolTip(BY_KEY[key].tip + reason + edited)
-        with QSignalBlocker(self.every), QSignalBlocker(self.budget):
+            why = f"\nNot now: {reason}" if missing else ""
+            edited = "\nYou changed it: it is not updated." if key in now.live.edited else ""
+            box.setToolTip(BY_KEY[key].tip + why + edited)
+        self.contour.setEnabled(not reason)
+        with QSignalBlocker(self.every), QSignalBlocker(self.budget), QSignalBlocker(self.contour):
+            self.contour.setChecked(now.live.contour)
             self.every.setValue(now.live.every_s)
             self.budget.setValue(round(100 * now.live.budget))
+
+    def _draw_prototype(self, now: Snapshot) -> None:
+        reason = _without_clues(now)
+        if not reason and not now.run.active:
+            reason = "maps are computed while a run trains or is paused, and past ones stay as they are."
+        with QSignalBlocker(self.prototype):
+            self.prototype.setRange(0, max(now.run.prototypes, now.live.prototype))
+            self.prototype.setValue(now.live.prototype)
+        self.prototype.setEnabled(not reason)
+        tip = "Prototype of each class to which similarity is shown, or all: the largest of their scores."
+        self.prototype.setToolTip(f"{tip}\nNot now: {reason}" if reason else tip)
 
     def _draw_classes(self, now: Snapshot) -> None:
         names = [] if now.project is None else [each.name for each in now.project.classes]
@@ -110,6 +139,7 @@ class LiveSection(Section):
         newest = max(len(own) - 1, 0)
         chosen = now.live.generation
         at = self._generations.index(chosen) if chosen in self._generations else newest
+        gone = bool(own) and not own[at].kept
         with QSignalBlocker(self.history):
             self.history.setRange(0, newest)
             self.history.setValue(at)
@@ -119,6 +149,11 @@ class LiveSection(Section):
             self.seen.say("The first maps come soon after training has started." if waiting else "")
         elif chosen is None:
             self.seen.say(f"Newest maps, of iteration {own[-1].step}.")
+        elif gone:
+            self.seen.say(
+                f"Maps of iteration {own[at].step}, which the run has meanwhile removed; they stay in the viewer "
+                "until you move on. The right end follows the newest."
+            )
         else:
             self.seen.say(f"Maps of iteration {own[at].step}. The right end follows the newest.")
 
@@ -126,8 +161,13 @@ class LiveSection(Section):
         if index >= 0:
             self._presenter.set_live(class_index=index)
 
+    def _prototype_chosen(self, value: int) -> None:
+        self._presenter.set_prototype(value)
+
     def _history_moved(self, value: int) -> None:
-        newest = value >= len(self._generations) - 1
+        if not 0 <= value < len(self._generations):
+            return
+        newest = value == len(self._generations) - 1
         self._presenter.set_live(generation=None if newest else self._generations[value])
 
     def _budget_moved(self, _value: int) -> None:
@@ -136,3 +176,12 @@ class LiveSection(Section):
 
     def _budget_chosen(self) -> None:
         self._presenter.set_budget(self.budget.value() / 100)
+
+
+def _without_clues(now: Snapshot) -> str:
+    """Why some maps cannot be shown; empty if they can."""
+    method = now.run.method
+    if not method or method == "crln":
+        return ""
+    names = ", ".join(BY_KEY[key].title for key in _NEEDS_CLUES)
+    return f"the method {method} has no clues, so there is no {names}."

@@ -9,12 +9,14 @@ from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidg
 
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.session import Session
+from napari_crln.gui.widgets.annotate_section import AnnotateSection
 from napari_crln.gui.widgets.curves_section import CurvesSection
 from napari_crln.gui.widgets.live_section import LiveSection
 from napari_crln.gui.widgets.new_project import NewProject
 from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible
 from napari_crln.gui.widgets.predict_section import PredictSection
 from napari_crln.gui.widgets.project_section import ProjectSection
+from napari_crln.gui.widgets.suggest_section import SuggestSection
 from napari_crln.gui.widgets.train_section import TrainSection
 
 if TYPE_CHECKING:
@@ -39,11 +41,17 @@ class CrlnPanel(QWidget):
         self.setObjectName("crln-panel")
         self.session = session = Session(viewer)
         background, dark = _theme(viewer)
-        self.project = ProjectSection(session.presenter, NewProject(self, session))
+        self.project = ProjectSection(session, NewProject(self, session))
         self.train = TrainSection(session.presenter)
         self.curves = CurvesSection(session.model.curves, background, dark)
         self.live = LiveSection(session.presenter)
-        self.predict = PredictSection(session.model, session.predictor)
+        self.annotate = AnnotateSection(
+            session.annotator,
+            lambda: session.ready_to_paint(session.model.snapshot.shown),
+            session.complete_slice,
+        )
+        self.suggest = SuggestSection(session.suggestions, session.go_to, session.suggester.suggest)
+        self.predict = PredictSection(session)
         self.status = Hint("status")
         self.status.setToolTip("The last message.")
         self._lay_out()
@@ -69,6 +77,7 @@ class CrlnPanel(QWidget):
 
     def _end(self) -> None:
         self.session.model.changed.disconnect(self._draw, missing_ok=True)
+        self.suggest.let_go()
         self.session.close()
         self.deleteLater()
 
@@ -82,6 +91,8 @@ class CrlnPanel(QWidget):
             "Train": self.train,
             "Curves": self.curves,
             "Live layers": self.live,
+            "Annotate": self.annotate,
+            "Annotate next": self.suggest,
             "Predict": self.predict,
         }.items():
             column.addWidget(collapsible(title, section))
@@ -99,7 +110,7 @@ class CrlnPanel(QWidget):
         self.setMinimumWidth(_WIDTH)
 
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
-        for section in (self.project, self.train, self.live, self.predict):
+        for section in (self.project, self.train, self.live, self.annotate, self.suggest, self.predict):
             section.draw(now, old)
         self.status.say(now.message.text, _COLOURS[now.message.level])
 

@@ -58,7 +58,7 @@ class Button(QPushButton):
     tip : what it does
     """
 
-    def __init__(self, text: str, tip: str, clicked: Callable[[], None]) -> None:
+    def __init__(self, text: str, tip: str, clicked: Callable[[], object]) -> None:
         super().__init__(text)
         self._tip = tip
         self.setToolTip(tip)

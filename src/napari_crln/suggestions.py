@@ -1,0 +1,49 @@
+"""The form of `suggestions.json`: the slices worth labelling next, as engine, shell and viewer know them.
+
+One JSON document in the run folder, replaced whole each time. The first of `items` is the one to label first; each is
+chosen given those before it, so that the list can be worked off from the top.
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+SCHEMA = 1
+
+Axis = Literal[0, 1, 2]
+
+
+class _Record(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+
+class Suggestion(_Record):
+    """One slice; `score` is the product of its factors, relative to the best slices of the survey."""
+
+    volume: str
+    axis: Axis = Field(description="the slice lies across it: 0, 1, 2 = D, H, W")
+    index: int = Field(ge=0)
+    score: float = Field(description="expected gain, 0-1, given the suggestions before it")
+    uncertainty: float = Field(description="area that the teacher is not sure of, mm²: sum of 1 - p")
+    disagreement: float | None = Field(
+        default=None,
+        description="how far rectification moves the probabilities there, 0-1; none: no rectification",
+    )
+    novelty: float = Field(
+        description="distance to the nearest annotated or suggested slice in prototype space; 1: two slices at random"
+    )
+    why: str = ""
+
+
+class Suggestions(_Record):
+    """The slices worth labelling, best first."""
+
+    schema_version: int = SCHEMA
+    step: int = Field(description="optimiser steps done when they were ranked")
+    time: float = Field(default=0.0, description="wall clock, s since 1970; for people only")
+    surveyed: int = Field(description="volumes looked at so far")
+    volumes: int = Field(description="volumes that may be trained on")
+    note: str = Field(default="", description="what the ranking had to do without")
+    items: tuple[Suggestion, ...] = ()

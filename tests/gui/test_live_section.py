@@ -1,0 +1,169 @@
+"""The Live section against a run with generations on disk: history, volumes, removed maps, methods without clues."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from napari_crln.config import build
+from napari_crln.engine.generations import Generations
+from napari_crln.events import Ended, Previewed, Started, dump_line
+from napari_crln.previews import AnchorRecord, FocusRecord, MapRecord, PreviewRecord, exact, group_name
+from napari_crln.run.folder import RunFolder
+
+pytestmark = pytest.mark.gui
+
+MAPS = ("prediction", "rectified")
+
+
+class Shown:
+    """A panel that watches an ended run."""
+
+    def __init__(self, panel: Any, project: Path, method: str) -> None:
+        self.panel, self.session, self.section = panel, panel.session, panel.live
+        self.folder = RunFolder.create(project, build({"iterations": 3, "method": {"name": method}})).path
+        self._log(Started(step=0, method=method, iterations=9, pid=1, host="h", labelled=1, unlabelled=1,
+                          parameters=1, prototypes=4 if method == "crln" else 0))  # fmt: skip
+
+    def _log(self, *events: Any) -> None:
+        with (self.folder / "events.jsonl").open("ab") as log:
+            log.writelines(map(dump_line, events))
+
+    def publish(
+        self, volume: str, shape: tuple[int, int, int], value: int, maps: tuple[str, ...] = MAPS
+    ) -> int:
+        draft = Generations(self.folder / "preview.zarr", 99).begin(shape)
+        for name in maps:
+            draft.append(name, np.full(shape, value % 2, np.uint8), exact())
+        record = PreviewRecord(
+            generation=draft.generation, volume=volume, step=value, step_done=value, shape=shape,
+            region=tuple((0, n) for n in shape), spacing=(1, 1, 1), classes=("background", "body"),
+            focus=FocusRecord(axis=0, index=3), maps={name: MapRecord() for name in maps},
+            anchors=AnchorRecord(step=value, points=((1, 2, 3, 4),)),
+        )  # fmt: skip
+        draft.publish(record)
+        self._log(Previewed(step=value, generation=draft.generation, volume=volume, maps=list(maps)))
+        return draft.generation
+
+    def end(self) -> None:
+        self._log(Ended(step=9, reason="finished"))
+
+    def step(self, key: str = "prediction") -> Any:
+        layer = self.session.live.layer(key)
+        return None if layer is None else layer.metadata["crln"]["step"]
+
+
+@pytest.fixture
+def shown(panel: Any, sample: Path, wait: Callable[..., None]) -> Shown:
+    panel.session.presenter.open_project(sample)
+    wait(lambda: panel.session.volumes.shown == "phantom_000")
+    return Shown(panel, sample, "crln")
+
+
+def _tick(shown: Shown, *keys: str) -> None:
+    for key, box in shown.section.ticks.items():
+        box.setChecked(key in keys)
+
+
+def test_history_volumes_and_removed_generations(shown: Shown, wait: Callable[..., None]) -> None:
+    shape = shown.session.volumes.grids["phantom_000"].shape
+    first = shown.publish("phantom_000", shape, 1)
+    shown.publish("phantom_001", shape, 2)
+    shown.publish("phantom_000", shape, 3)
+    shown.publish("phantom_000", shape, 4)
+    shown.end()
+    _tick(shown, "prediction", "rectified", "anchors")
+    shown.session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == 4)
+    assert (shown.section.history.maximum(), shown.section.history.value()) == (2, 2)
+
+    shown.section.history.setValue(0)
+    wait(lambda: shown.step() == shown.step("anchors") == 1)
+    assert "iteration 1" in shown.section.seen.text()
+
+    shutil.rmtree(shown.folder / "preview.zarr" / group_name(first))
+    shown.session.presenter.look_for_previews()
+    wait(lambda: "removed" in shown.section.seen.text())
+    assert shown.step() == 1
+    assert shown.session.live.layer("prediction").data.all()
+    assert shown.session.model.snapshot.message.level != "error"
+
+    shown.session.presenter.show_volume("phantom_001")
+    wait(lambda: shown.step() == 2)
+    assert not shown.section.history.isEnabled()
+    shown.session.presenter.show_volume("phantom_002")
+    wait(lambda: shown.session.volumes.shown == "phantom_002")
+    assert not shown.session.live.layer("prediction").data.any(), "nothing is known of this volume"
+    shown.session.presenter.show_volume("phantom_000")
+    wait(lambda: shown.step() == 4)
+
+    shown.section.contour.setChecked(True)
+    assert shown.session.live.layer("rectified").contour == 1
+    shown.section.contour.setChecked(False)
+    assert shown.session.live.layer("rectified").contour == 0
+
+    _wait_for_prototype(shown)
+
+
+def _wait_for_prototype(shown: Shown) -> None:
+    """4 prototypes, and the run has ended: they can be seen but not chosen, and it says why."""
+    assert shown.section.prototype.maximum() == 4
+    assert not shown.section.prototype.isEnabled()
+    assert "while a run trains" in shown.section.prototype.toolTip()
+
+
+@pytest.mark.parametrize("method", ["supervised", "mean-teacher"])
+def test_a_method_without_clues_shows_what_it_has_and_says_what_it_has_not(
+    panel: Any, sample: Path, wait: Callable[..., None], method: str
+) -> None:
+    panel.session.presenter.open_project(sample)
+    wait(lambda: panel.session.volumes.shown == "phantom_000")
+    shown = Shown(panel, sample, method)
+    shape = shown.session.volumes.grids["phantom_000"].shape
+    shown.publish("phantom_000", shape, 5, ("pseudo_label", "prediction"))
+    shown.end()
+    _tick(shown, *shown.section.ticks)
+    shown.session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == 5)
+    for key in ("rectified", "changed", "similarity", "clues", "anchors"):
+        assert not shown.section.ticks[key].isEnabled()
+        assert method in shown.section.ticks[key].toolTip()
+    assert shown.section.ticks["uncertainty"].isEnabled()
+    assert not shown.section.prototype.isEnabled()
+    assert method in shown.section.missing.text()
+    assert shown.session.live.layer("clues") is None
+
+
+def test_the_panel_waits_while_the_user_paints(shown: Shown, wait: Callable[..., None], qtbot: Any) -> None:
+    shape = shown.session.volumes.grids["phantom_000"].shape
+    strokes = shown.session.strokes
+    shown.session.strokes = SimpleNamespace(active=True, close=strokes.close)  # the true one sees the mouse
+    shown.publish("phantom_000", shape, 7)
+    shown.end()
+    _tick(shown, "prediction")
+    shown.session.presenter.attach(shown.folder)
+    wait(lambda: [p.step for p in shown.session.model.snapshot.run.previews] == [7])
+    qtbot.wait(300)
+    assert shown.step() != 7
+    shown.session.strokes = strokes
+    wait(lambda: shown.step() == 7)
+
+
+@pytest.mark.filterwarnings(
+    "ignore:Contours are not displayed"
+)  # of the volume's own labels, which have an outline
+def test_a_panel_opened_in_3d_shows_live_layers(shown: Shown, wait: Callable[..., None]) -> None:
+    shape = shown.session.volumes.grids["phantom_000"].shape
+    shown.session.viewer.dims.ndisplay = 3
+    shown.session.viewer.mouse_over_canvas = True
+    shown.publish("phantom_000", shape, 9)
+    shown.end()
+    _tick(shown, "prediction", "anchors")
+    shown.session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == shown.step("anchors") == 9)

@@ -1,0 +1,71 @@
+"""Proofreading: the role follows the annotation, and every state can be had back."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from napari_crln.errors import InvalidLabel, ProjectError
+from napari_crln.types import Role
+from napari_crln.volume.accept import Plane
+from napari_crln.volume.geometry import Grid
+from napari_crln.volume.project import Project
+from napari_crln.volume.proofread import NONE_YET, accept, restorable, restore
+from napari_crln.volume.stored import Volume
+
+SHAPE = (6, 7, 8)
+
+
+@pytest.fixture
+def prediction() -> NDArray[np.uint8]:
+    return np.random.default_rng(3).integers(0, 3, SHAPE, np.uint8)
+
+
+def _add(
+    project: Project, image: NDArray[np.uint8], prediction: NDArray[np.uint8], role: Role,
+    annotation: NDArray[np.uint8] | None = None,
+) -> Volume:  # fmt: skip
+    volume = project.add("v", image, Grid.from_spacing(SHAPE), role, annotation)
+    volume.write_prediction(prediction)
+    return volume
+
+
+def test_every_state_of_an_annotation_can_be_had_back(
+    project: Project, image: NDArray[np.uint8], prediction: NDArray[np.uint8]
+) -> None:
+    before = np.ones(SHAPE, np.uint8)
+    before[2] = 2
+    volume = _add(project, image, prediction, "labelled", before)
+    assert restorable(volume) == (NONE_YET,)
+    accept(project, "v", Plane(1, 3))
+    accept(project, "v")
+    assert restorable(volume) == (2, 1, NONE_YET)
+    assert restore(project, "v", 1).role == "labelled"
+    np.testing.assert_array_equal(volume.read_annotation(), before)
+    assert volume.coverage == "dense"
+    assert restore(project, "v", 3).revision == 5
+    np.testing.assert_array_equal(volume.read_targets(), prediction)
+
+
+def test_roles_follow_but_for_validation_and_test(
+    project: Project, image: NDArray[np.uint8], prediction: NDArray[np.uint8]
+) -> None:
+    volume = _add(project, image, prediction, "unlabelled")
+    assert restorable(volume) == ()
+    assert (accept(project, "v").was, project.volume("v").role) == ("unlabelled", "labelled")
+    assert restore(project, "v", NONE_YET).role == "unlabelled"
+    assert restore(project, "v", 1).role == "labelled"
+    project.set_role("v", "validation")
+    assert restorable(project.volume("v")) == (2, 1)
+    with pytest.raises(ProjectError, match="role validation"):
+        restore(project, "v", NONE_YET)
+    assert restore(project, "v", 1).role == "validation"
+
+
+def test_a_prediction_of_nothing_is_no_annotation(project: Project, image: NDArray[np.uint8]) -> None:
+    volume = _add(project, image, np.zeros(SHAPE, np.uint8), "unlabelled")
+    with pytest.raises(InvalidLabel, match="all background"):
+        accept(project, "v")
+    assert not volume.has_annotation
+    assert accept(project, "v", Plane(0, 1)).role == "labelled"  # a slice of background does teach
