@@ -15,10 +15,14 @@ def test_every_test_that_a_promise_names_exists() -> None:
     assert len(promised) > 20
     for file, name in promised:
         tree = ast.parse((ROOT / file).read_text("utf-8"))
-        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, f"{file}::{name}"
+        assert name in {node.name for node in tree.body if isinstance(node, ast.FunctionDef)}, (
+            f"{file}::{name}"
+        )
 
 
 def test_every_promise_names_a_test() -> None:
-    rows = [line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ") and "---" not in line]
+    rows = [
+        line for line in PAGE.read_text("utf-8").splitlines() if line.startswith("| ") and "---" not in line
+    ]
     unproven = [row for row in rows if "::" not in row and not row.startswith("| promise |")]
     assert unproven == []
