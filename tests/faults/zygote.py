@@ -19,6 +19,7 @@ import time
 from contextlib import suppress
 from typing import Any, NoReturn
 
+import torch._dynamo  # noqa: F401 - the first optimiser would import it, at the cost of seconds
 from breakages import BREAKAGES
 
 import napari_crln.cli.inspecting

@@ -13,7 +13,6 @@ import os
 import socket
 import time
 from collections.abc import Generator, Iterator
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -31,7 +30,7 @@ from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
-from napari_crln.engine.provenance import differences, provenance, remarks
+from napari_crln.engine.provenance import differences, remarks, stamped
 from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
@@ -152,13 +151,7 @@ class Trainer:
             yield self._make_fit()
 
     def _make_fit(self) -> events.Warned:
-        """Go on with the largest batch and patch that fit.
-
-        Raises
-        ------
-        OutOfMemory
-            If none does, or the configuration says to stop; it names what would fit.
-        """
+        """Go on with the largest batch and patch that fit; OutOfMemory, naming them, where that is not asked for."""
         self.state.optimiser.zero_grad(set_to_none=True)
         former = self.settings.batches
         fits = fitting.largest_that_fits(self.state.learner, self.settings, self.device, self.state.step)
@@ -182,8 +175,9 @@ class Trainer:
             self._labels.want(events.LabelsChanged(volume=name, revision=0), self.state.step)
 
     def _draw_from(self, data: TrainingData) -> None:
-        self._data = data
-        self._batches = Batches(data, self.settings, self.device)
+        """Take batches from these volumes, at the sizes in effect, and labels as they change from now on."""
+        self._data: TrainingData = data
+        self._batches: Batches = Batches(data, self.settings, self.device)
         self._labels: LabelsIntake = LabelsIntake(self._project, data, self._batches)
         self._anchors: AnchorTrace = AnchorTrace(self._batches, self.settings)
 
@@ -252,9 +246,7 @@ class Trainer:
 
     def _checkpoint(self, best: bool = False) -> events.Checkpointed:
         folder = self.folder / events.CHECKPOINTS
-        snapshot = self.state.snapshot()
-        made = provenance(self._configured, self.device)
-        snapshot = replace(snapshot, state={**snapshot.state, **made})
+        snapshot = stamped(self.state.snapshot(), self._configured, self.device)
         path = checkpoint.save(folder, snapshot, keep=self.settings.engine.keep, best=best)
         self._saved = self.state.step
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
