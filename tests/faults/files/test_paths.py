@@ -114,8 +114,12 @@ def test_a_zip_store_is_neither_opened_nor_unpacked(project: Project, ground: Pl
     assert call("import", path, project.path, "--name=z").code == 3
 
 
-@pytest.mark.parametrize("entry", ["../../../../outside/evil", "/outside/evil", "0/c/../../../evil", "0\\c\\0", "0/c/0/0/0.py"])
-def test_a_journal_with_entries_elsewhere_is_not_laid_out(project: Project, ground: Playground, entry: str) -> None:
+@pytest.mark.parametrize(
+    "entry", ["../../../../outside/evil", "/outside/evil", "0/c/../../../evil", "0\\c\\0", "0/c/0/0/0.py"]
+)
+def test_a_journal_with_entries_elsewhere_is_not_laid_out(
+    project: Project, ground: Playground, entry: str
+) -> None:
     """What a killed writer left is laid out by the next one: a zip, so its names are not to be trusted."""
     volume = project.volumes["l1"]
     revision, values = volume.revision, volume.read_annotation()
