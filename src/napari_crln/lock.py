@@ -216,7 +216,7 @@ class Lock:
     def _is_current(self, handle: int) -> bool:
         try:
             return os.path.samestat(os.fstat(handle), self._path.lstat())
-        except FileNotFoundError:
+        except OSError:  # gone, or on a file system that is away
             return False
 
     def _held(self) -> bool:

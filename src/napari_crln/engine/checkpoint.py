@@ -74,7 +74,7 @@ def save(folder: Path, snapshot: Snapshot, *, keep: int, best: bool = False) -> 
 
     Parameters
     ----------
-    folder : the run's `checkpoints` folder; made if missing
+    folder : the run's `checkpoints` folder; made if missing, the run's folder is not
     keep : checkpoints kept besides the best, at least 1
     best : this one did best on validation so far
 
@@ -90,7 +90,7 @@ def save(folder: Path, snapshot: Snapshot, *, keep: int, best: bool = False) -> 
         If the disk is full; earlier checkpoints are untouched and no leftover stays.
     """
     _require_finite(snapshot, folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    folder.mkdir(exist_ok=True)  # its parent must be there: a run folder that is away is not made anew
     _sweep(folder)
     files = _files(snapshot)
     with durable.space_for(folder, sum(map(len, files.values()))):

@@ -7,6 +7,7 @@ only sets a flag: the loop ends with a checkpoint after its step.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import signal
@@ -54,9 +55,15 @@ class EventLog:
 
     def __init__(self, folder: Path) -> None:
         self._path = folder / EVENTS_FILE
-        flags = os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0)
-        self._handle = os.open(self._path, flags | getattr(os, "O_NOFOLLOW", 0), 0o644)
+        self._handle = self._open(os.O_CREAT)
         self.repaired = self._cut_torn_line()
+
+    def reopen(self) -> None:
+        """Open the log anew, which must be there: after a file system was away, an open file may be dead."""
+        former, self._handle = self._handle, self._open(0)
+        with contextlib.suppress(OSError):
+            os.close(former)
+        self._cut_torn_line()
 
     def append(self, event: Event) -> None:
         """Write one event, its `time` set to now.
@@ -85,6 +92,10 @@ class EventLog:
     ) -> None:
         self.close()
 
+    def _open(self, extra: int) -> int:
+        flags = os.O_RDWR | os.O_APPEND | extra | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0)
+        return os.open(self._path, flags, 0o644)
+
     def _write(self, line: bytes) -> None:
         before = os.fstat(self._handle).st_size
         failpoint("events:append")
@@ -92,7 +103,8 @@ class EventLog:
             if os.write(self._handle, line) < len(line):
                 raise OSError(errno.ENOSPC, "the line did not fit")
         except OSError:
-            os.ftruncate(self._handle, before)
+            with contextlib.suppress(OSError):  # the first fault is the one to tell
+                os.ftruncate(self._handle, before)
             raise
 
     def _cut_torn_line(self) -> int:
@@ -167,7 +179,7 @@ class Inbox:
                     for e in entries
                     if not e.name.startswith(".") and e.name not in self._taken and e.name != REFUSED
                 ]
-        except FileNotFoundError:
+        except OSError:  # not there, or on a file system that is away: no commands for now
             return []
 
     def _take(self, name: str) -> Command | None:

@@ -28,6 +28,7 @@ from napari_crln.engine.guard import StepGuard, diverged
 from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard
 from napari_crln.engine.meter import Meter, now
+from napari_crln.engine.patience import Patience
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
 from napari_crln.engine.provenance import differences, remarks, stamped
@@ -87,6 +88,7 @@ class Trainer:
             self.state, data, settings, folder, self._anchors, settle=self._meter.settle
         )
         self._suggester = Suggester(self.state, data, settings, folder, settle=self._meter.settle)
+        self._patience = Patience(folder, lambda: self._snapshot() if self._sound else None)
         self._saved = -1
         self._differences: list[events.Difference] = []
         #: Whether `state` is what some whole number of steps made: not before it is restored, nor amid an update.
@@ -100,15 +102,16 @@ class Trainer:
 
     def __iter__(self) -> Iterator[events.Event]:
         with Lock(self.folder), EventLog(self.folder) as log, Interrupts() as interrupts:
+            self._patience.hurried = lambda: interrupts.stop_requested
             inbox = Inbox(self.folder)
             inbox.drop_stale()
             ended = False
             try:
                 with memory_guard("the run", _NEEDS_LESS, self.folder.name):
                     for event in self._train(inbox, interrupts):
-                        log.append(event)
+                        self._patience(partial(log.append, event), log.reopen)
                         if isinstance(event, events.Checkpointed | events.Ended):
-                            log.sync()
+                            self._patience(log.sync, log.reopen)
                         ended = isinstance(event, events.Ended)
                         yield event
             except BaseException as error:
@@ -246,11 +249,15 @@ class Trainer:
             yield event
 
     def _checkpoint(self, best: bool = False) -> events.Checkpointed:
-        folder = self.folder / events.CHECKPOINTS
-        snapshot = stamped(self.state.snapshot(), self._configured, self.device)
-        path = checkpoint.save(folder, snapshot, keep=self.settings.engine.keep, best=best)
+        save = partial(
+            checkpoint.save, self.folder / events.CHECKPOINTS, keep=self.settings.engine.keep, best=best
+        )
+        path = self._patience(partial(save, self._snapshot()))
         self._saved = self.state.step
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
+
+    def _snapshot(self) -> checkpoint.Snapshot:
+        return stamped(self.state.snapshot(), self._configured, self.device)
 
     def _obey(self, inbox: Inbox, interrupts: Interrupts) -> Generator[events.Event, None, Reason | None]:
         """Act on commands and signals; while paused, wait here. Returns why to end, or None."""

@@ -45,13 +45,14 @@ def follow(
     poll_s : seconds between looks at an idle log
     until_ended : return after an `Ended` that no later event follows
 
+    A log that cannot be read for a while is waited for, and told by a `Warned` event when it goes and when it is back.
     A complete line that is damaged comes as a `Warned` event of the last step seen. If the log was replaced
     by another, the other is followed from its start.
     """
     tail = Tail(folder / EVENTS_FILE)
     if not from_start:
         tail.skip()
-    step, ended = 0, False
+    step, ended, told = 0, False, ""
     while True:
         idle = True
         for line in tail.lines():
@@ -63,6 +64,10 @@ def follow(
         if idle:
             if ended and until_ended:
                 return
+            if tail.away != told:
+                told = tail.away
+                state = f"cannot be read ({told}): waiting for it" if told else "can be read again"
+                yield Warned(step=step, message=f"{folder.name} {state}")
             yield None
             time.sleep(poll_s)
 
@@ -107,10 +112,15 @@ class Tail:
     Parameters
     ----------
     path : the file; it may not exist yet
+
+    Attributes
+    ----------
+    away : why a file that could be read before cannot now; "" if it can
     """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self.away = ""
         self._restart()
 
     def skip(self) -> None:
@@ -133,8 +143,10 @@ class Tail:
             with self._path.open("rb") as file:
                 self._heed_truncation(file)
                 block = _whole_lines(file, self._offset)
-        except OSError:
+        except OSError as error:
+            self.away = (error.strerror or str(error)) if self._offset else ""
             return b""
+        self.away = ""
         self._head = self._head or block[:_MARK]
         self._mark = (self._mark + block)[-_MARK:]
         self._offset += len(block)

@@ -264,6 +264,8 @@ def _finish_for_the_dead(volume: Path) -> None:
         try:
             with writing(volume):
                 _roll_forward(volume)
+        except CorruptData:
+            raise
         except ProjectError:
             return
 

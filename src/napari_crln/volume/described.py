@@ -80,8 +80,10 @@ def read_document(folder: Path) -> dict[str, Any]:
     Raises
     ------
     CorruptData
-        If it is missing, no small file, no JSON object with attributes, or not what was sealed.
+        If it is missing or a link, no small file, no JSON object with attributes, or not what was sealed.
     """
+    if folder.is_symlink():
+        raise CorruptData("a link", "what a project stores lies in the project", RESTORE, folder)
     try:
         document = dict(json.loads(read_small(folder / "zarr.json", _METADATA_LIMIT)))
         if "shape" not in document or "attributes" in document:  # arrays need none
@@ -89,7 +91,7 @@ def read_document(folder: Path) -> dict[str, Any]:
         check_seal(document, folder)
     except (FileNotFoundError, NotADirectoryError):
         raise CorruptData("no zarr.json", "a stored array or group has one", RESTORE, folder) from None
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError, OSError) as error:
         raise CorruptData(f"zarr.json: {error!r}", "it is JSON with attributes", RESTORE, folder) from error
     return document
 

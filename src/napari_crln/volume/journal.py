@@ -49,9 +49,18 @@ def revisions(journal: Path) -> list[int]:
 
 
 def lay_out(journal: Path, folder: Path, revision: int) -> None:
-    """Put a journal's files into place; the caller holds the folder."""
+    """Put a journal's files into place; the caller holds the folder.
+
+    Raises
+    ------
+    CorruptData
+        If the journal is damaged.
+    ProjectError
+        If a link leads out of the folder.
+    """
     for name, content in _files(_at(journal, revision)).items():
         path = folder / name
+        durable.check_within(path.parent, folder)
         path.parent.mkdir(parents=True, exist_ok=True)
         new = path.with_name(f".{path.name}.new")
         new.write_bytes(content)

@@ -115,7 +115,7 @@ def open_array(folder: Path) -> zarr.Array[Any]:
     check_array(read_document(folder), folder)
     try:
         return CheckedArray(open_guarded(folder).async_array)
-    except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError, OSError) as error:
         raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", RESTORE, folder) from error
 
 

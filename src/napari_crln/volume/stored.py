@@ -208,10 +208,10 @@ class Volume:
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)
         described = ome.image(name, levels, "image", channels=values.ndim == 4)
         maps = self.path / "maps"
-        if not (maps / "zarr.json").exists():
-            store.write_group(maps, {})
         with replacing_folder(maps / check_name(name)) as folder:
             store.write_multiscale(folder, values, levels, "image", {"ome": described, KEY: attrs or {}})
+        if not (maps / "zarr.json").exists():
+            store.write_group(maps, {})
 
     def has_map(self, name: str) -> bool:
         return self._map_path(name).exists()

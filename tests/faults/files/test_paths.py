@@ -114,6 +114,40 @@ def test_a_zip_store_is_neither_opened_nor_unpacked(project: Project, ground: Pl
     assert call("import", path, project.path, "--name=z").code == 3
 
 
+@pytest.mark.parametrize(
+    "entry", ["../../../../outside/evil", "/outside/evil", "0/c/../../../evil", "0\\c\\0", "0/c/0/0/0.py"]
+)
+def test_a_journal_with_entries_elsewhere_is_not_laid_out(
+    project: Project, ground: Playground, entry: str
+) -> None:
+    """What a killed writer left is laid out by the next one: a zip, so its names are not to be trusted."""
+    volume = project.volumes["l1"]
+    revision, values = volume.revision, volume.read_annotation()
+    left = volume.path.with_name(f".{volume.path.name}.change-{revision + 1}")
+    with zipfile.ZipFile(left, "w") as archive:
+        archive.writestr(entry, "x")
+        archive.writestr("zarr.json", (volume.path / "labels" / "annotation" / "zarr.json").read_bytes())
+    before = sorted(ground.inside.rglob("*"))
+    with pytest.raises(CorruptData, match="a damaged journal"):
+        volume.read_annotation()
+    assert sorted(p for p in ground.inside.rglob("*") if not p.name.endswith(".lock")) == before
+    left.unlink()
+    np.testing.assert_array_equal(volume.read_annotation(), values)
+
+
+def test_a_journal_is_not_laid_out_through_a_link(project: Project, ground: Playground) -> None:
+    volume = project.volumes["l1"]
+    target = _linked(volume.path / "labels" / "annotation" / "0", ground)
+    left = volume.path.with_name(f".{volume.path.name}.change-{volume.revision + 1}")
+    with zipfile.ZipFile(left, "w") as archive:
+        archive.writestr("0/c/0/0/0", "x")
+        archive.writestr("zarr.json", (volume.path / "labels" / "annotation" / "zarr.json").read_bytes())
+    before = (target / "c" / "0" / "0" / "0").read_bytes()
+    with pytest.raises(CorruptData, match="a link"):
+        volume.read_annotation()
+    assert (target / "c" / "0" / "0" / "0").read_bytes() == before
+
+
 def test_paths_in_ome_metadata_are_not_followed(project: Project, ground: Playground) -> None:
     """`datasets[].path` may name anything; volumes are read from the folders 0, 1, 2 … that they have."""
     volume = project.volumes["u1"]
@@ -151,6 +185,7 @@ READS: dict[str, tuple[str, Callable[[Project], object]]] = {
     "folder of chunks": ("volumes/l1.zarr/0/c/0", lambda p: p.volumes["l1"].image[:]),
     "labels": ("volumes/l1.zarr/labels", lambda p: p.volumes["l1"].read_annotation()),
     "annotation": ("volumes/l1.zarr/labels/annotation", lambda p: p.volumes["l1"].read_targets()),
+    "array of labels": ("volumes/l1.zarr/labels/annotation/0", lambda p: p.volumes["l1"].read_targets()),
     "prediction": ("volumes/l1.zarr/labels/prediction", lambda p: p.volumes["l1"].read_prediction()),
     "manifest": ("project.toml", lambda p: Project.open(p.path)),
 }

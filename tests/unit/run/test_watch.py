@@ -104,10 +104,13 @@ def test_a_file_system_that_vanishes_and_comes_back(tmp_path: Path) -> None:
     events = follow(folder, poll_s=0)
     assert until_idle(events) == [1]
     folder.rename(tmp_path / "away")
-    assert [next(events), next(events)] == [None, None]
+    gone = [next(events) for _ in range(4)]
+    assert isinstance(gone[0], Warned)
+    assert "mount cannot be read (No such file or directory): waiting" in gone[0].message
+    assert gone[1:] == [None, None, None], "told once"
     append(tmp_path / "away" / "events.jsonl", paused(2))
     (tmp_path / "away").rename(folder)
-    assert until_idle(events) == [2]
+    assert until_idle(events) == [2, 2]
 
 
 def test_damaged_lines_are_told_and_unknown_kinds_passed_over(tmp_path: Path, log: Path) -> None:
