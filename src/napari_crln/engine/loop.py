@@ -167,9 +167,10 @@ class Trainer:
         self.settings = self.settings.model_copy(update={"batches": sizes})
         self._labels.close()
         unanswered = self._labels.unanswered()
-        if self._project is not None:  # labels may have changed since
-            self._data = TrainingData.of(self._project, self.settings.engine, self.device)
-        self._draw_from(self._data)
+        data, project = self._data, self._project
+        if project is not None:  # labels may have changed since
+            data = TrainingData.of(project, self.settings.engine, self.device)
+        self._draw_from(data)
         self._previewer.trace(self._anchors)
         for name in unanswered:
             self._labels.want(events.LabelsChanged(volume=name, revision=0), self.state.step)

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import torch
 
 import napari_crln
 from napari_crln import config
+from napari_crln.engine.checkpoint import Snapshot
 from napari_crln.errors import ConfigError
 from napari_crln.events import Difference
 
@@ -27,6 +29,11 @@ def provenance(settings: config.RunConfig, device: torch.device) -> dict[str, An
         "device": device.type,
     }
     return {"config": settings.model_dump(mode="json"), "made_with": versions}
+
+
+def stamped(snapshot: Snapshot, settings: config.RunConfig, device: torch.device) -> Snapshot:
+    """The snapshot with the record in its state."""
+    return replace(snapshot, state={**snapshot.state, **provenance(settings, device)})
 
 
 def differences(
