@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import napari
+from qtpy.QtCore import QPoint, Qt
+from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea
 
 from napari_crln.gui.live_maps import LIVE_MAPS
@@ -77,6 +79,8 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     panel.findChild(QScrollArea).ensureWidgetVisible(panel.live)
     shot("panel-clues")
     _live_layers(viewer, panel, options)
+    _annotate(viewer, panel)
+    shot("panel-annotate")
     _until(lambda: model.snapshot.run.state == "finished", 600)
     panel.predict.shown_button.click()
     _until(lambda: not model.snapshot.prediction.running, 300)
@@ -89,6 +93,27 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
 
 def _unlabelled(now: Any) -> str:
     return next(row.name for row in now.project.volumes if row.role == "unlabelled")
+
+
+def _annotate(viewer: Any, panel: CrlnPanel) -> None:
+    """Correct a slice with the mouse while it trains, and wait until the run has taken it and suggests slices."""
+    session, canvas = panel.session, viewer.window._qt_viewer.canvas.native
+    for spec in LIVE_MAPS:
+        session.presenter.tick_map(spec.key, spec.key == "prediction")
+    panel.annotate.correct.setChecked(True)
+    panel.annotate.paint.click()
+    layer = viewer.layers.selection.active
+    layer.selected_label, layer.brush_size = 2, 3
+    middle = canvas.rect().center()
+    QTest.mousePress(canvas, Qt.MouseButton.LeftButton, pos=middle)
+    for step in range(12):
+        QTest.mouseMove(canvas, middle + QPoint(-4 * step, 6 * step))
+        _wait(0.02)
+    QTest.mouseRelease(canvas, Qt.MouseButton.LeftButton, pos=middle + QPoint(-48, 72))
+    volume = session.model.snapshot.shown
+    _until(lambda: volume in session.model.snapshot.run.labels_taken, 120)
+    _until(lambda: session.model.snapshot.suggestions is not None, 300)
+    panel.findChild(QScrollArea).ensureWidgetVisible(panel.suggest)
 
 
 def _live_layers(viewer: Any, panel: CrlnPanel, options: argparse.Namespace) -> None:

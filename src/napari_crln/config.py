@@ -16,8 +16,10 @@ from typing import Annotated, Any, Literal, TypeAlias
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from napari_crln.errors import ConfigError
+from napari_crln.small_file import read_small
 
 SCHEMA = 1
+_LIMIT = 1 << 20  # bytes of a configuration
 MethodName = Literal["supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln"]
 Resume = Literal["free", "warn", "never"]
 Switch = Literal["auto", "on", "off"]
@@ -294,12 +296,12 @@ def build(*layers: dict[str, Any]) -> RunConfig:
 def load(path: Path) -> RunConfig:
     """Read `config.toml`."""
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(read_small(path, _LIMIT).decode("utf-8"))
     except OSError as error:
         raise ConfigError(
             f"cannot be read: {error.strerror}", "a configuration is a TOML file", "Check the path", path
         ) from error
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or no small file
         raise ConfigError(
             f"not TOML: {error}", "a configuration is a TOML file", "Mend or replace it", path
         ) from error
@@ -345,7 +347,7 @@ def _differences(prefix: str, old: BaseModel, new: BaseModel) -> Any:
 def _value(text: str) -> Any:
     try:
         return tomllib.loads(f"v = {text}")["v"]
-    except tomllib.TOMLDecodeError:
+    except (ValueError, RecursionError):
         return None if text in {"none", "None"} else text
 
 

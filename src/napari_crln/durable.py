@@ -23,6 +23,7 @@ from napari_crln.lock import exclusive_folder
 
 TEMPORARY = ".tmp-"
 _OWNED = re.compile(r"\.tmp-(?P<host>[\w.]+)-(?P<process>\d+)-[0-9a-f]{12}-.*", re.ASCII | re.DOTALL)
+_READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
 _FULL = {errno.ENOSPC, errno.EDQUOT} if hasattr(errno, "EDQUOT") else {errno.ENOSPC}
 
 
@@ -115,6 +116,18 @@ def recover(path: Path) -> None:
             old.rename(path)
 
 
+def check_within(path: Path, root: Path) -> None:
+    """Refuse, with ProjectError, a path that links lead out of a folder; a part that is still to be made is fine."""
+    expected, real = root.resolve() / path.relative_to(root), path.resolve()
+    if real != expected:
+        raise ProjectError(
+            f"a link leads to {real}",
+            "what a project holds lies in its folder",
+            "Put the data itself there, or remove the link",
+            path,
+        )
+
+
 def check_free(path: Path) -> None:
     """Refuse, with ProjectError, to create what exists."""
     if path.exists():
@@ -133,6 +146,8 @@ def sweep(folder: Path) -> None:
 def space_for(folder: Path, needed: int | None = None) -> Iterator[None]:
     """Raise OutOfSpace, with bytes needed and free, before or while the block fills the disk.
 
+    Where the folder may not be written to, raise ProjectError.
+
     Parameters
     ----------
     folder : existing folder on the disk that is written to
@@ -143,6 +158,8 @@ def space_for(folder: Path, needed: int | None = None) -> Iterator[None]:
     try:
         yield
     except OSError as error:
+        if error.errno in _READ_ONLY:
+            raise _read_only(folder, error) from error
         if error.errno not in _FULL:
             raise
         raise _out_of_space(folder, needed) from error
@@ -170,11 +187,17 @@ def sync(path: Path) -> None:
 @contextmanager
 def _filling(path: Path, needed: int | None = None) -> Iterator[Path]:
     """A new folder aside, and before it none of a dead process; free space is told with it removed again."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
+    with space_for(_existing(path.parent)):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        sweep(path.parent)
     with space_for(path.parent, needed), aside(path) as new:
         new.mkdir()
         yield new
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that exists."""
+    return next(each for each in (folder, *folder.absolute().parents) if each.exists())
 
 
 def _previous(path: Path) -> Path:
@@ -202,6 +225,15 @@ def _is_gone(process: int) -> bool:
     except OSError:
         return False
     return False
+
+
+def _read_only(folder: Path, error: OSError) -> ProjectError:
+    return ProjectError(
+        f"it cannot be written to ({error.strerror})",
+        "the folder belongs to who changes it",
+        "Make it writable, or work on a copy; nothing was changed",
+        folder,
+    )
 
 
 def _out_of_space(folder: Path, needed: int | None) -> OutOfSpace:

@@ -19,7 +19,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
 
-from napari_crln.errors import CrlnError, RunError
+from napari_crln.errors import CrlnError, OutOfSpace, RunError
 from napari_crln.events import LOCK_FILE
 
 try:
@@ -141,16 +141,25 @@ class Lock:
         while True:
             try:
                 return self._acquire()
-            except self._error:
-                if time.monotonic() >= deadline:
+            except self._error as refusal:
+                cannot_be_locked = refusal.rule != self._rule  # by anybody: waiting is no use
+                if cannot_be_locked or time.monotonic() >= deadline:
                     raise
             time.sleep(_POLL)
 
     def _acquire(self) -> None:
         while self._handle is None:
-            handle, fresh = self._open()
+            try:
+                handle, fresh = self._open()
+            except OSError as error:
+                raise self._unlockable(error) from error
             try:
                 self._claim(handle, fresh)
+            except OSError as error:
+                if fresh:
+                    self._path.unlink(missing_ok=True)
+                os.close(handle)
+                raise self._unlockable(error) from error
             except BaseException:
                 os.close(handle)
                 raise
@@ -218,6 +227,16 @@ class Lock:
         since = time.strftime("%Y-%m-%dT%H:%M:%S%z")
         me = Holder(os.getpid(), socket.gethostname(), since, process_identity(os.getpid()))
         return json.dumps(asdict(me)).encode()
+
+    def _unlockable(self, error: OSError) -> CrlnError:
+        """The folder is gone, read-only, or full."""
+        kind = OutOfSpace if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", None)} else self._error
+        return kind(
+            f"{self._path.name} cannot be written ({error.strerror})",
+            "a folder is locked before it is changed",
+            "Free some space, make it writable, or work on a copy; nothing was changed",
+            self.folder,
+        )
 
     def _refusal(self) -> CrlnError:
         named = holder(self.folder, self._path.name)

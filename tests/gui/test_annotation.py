@@ -21,6 +21,7 @@ from napari_crln.events import LabelsChanged, parse_command
 from napari_crln.gui import annotation_saver
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.run_view import Preview
+from napari_crln.gui.tags import tag
 from napari_crln.run.folder import RunFolder
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
@@ -185,28 +186,36 @@ def test_correcting_begins_with_the_prediction_of_that_slice(desk: Desk) -> None
     assert (layer.data[7] == 0).any(), "a plain stroke"
 
 
-def test_correcting_takes_what_is_seen_live_before_the_prediction(desk: Desk) -> None:
+def test_correcting_takes_what_is_seen_live_before_the_prediction(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
     desk.volume().write_prediction(np.ones(desk.volume().grid.shape, np.uint8))
     layer = desk.show(UNLABELLED)
     session, shape = desk.session, layer.data.shape
     place = placement(session.volumes.grids[UNLABELLED])
-    live = desk.viewer.add_labels(np.full(shape, 2, np.uint8), name="live", **place)
-    session.live._layers["rectified"] = live
+    facts = tag("preview", generation=2, volume=UNLABELLED)
+    live = desk.viewer.add_labels(np.full(shape, 2, np.uint8), name="live", metadata=facts, **place)
+    monkeypatch.setattr(session.live, "layer", lambda key: live if key == "rectified" else None)
     run = session.model.snapshot.run
-
-    def previewed(region: Any) -> None:
-        session.model.update(run=replace(run, previews=(Preview(1, UNLABELLED, 3, region=region),)))
-
+    slab = Preview(2, UNLABELLED, 3, region=((0, 4), (0, shape[1]), (0, shape[2])))
     desk.panel.annotate.correct.setChecked(True)
-    previewed(((0, 4), (0, shape[1]), (0, shape[2])))
-    desk.stroke(layer, 3)
-    assert layer.data[3, 0, 0] == 3, "class 2, as the live map has it"
-    desk.stroke(layer, 9)
-    assert layer.data[9, 0, 0] == 2, "the live maps have nothing of this slice: class 1, as was predicted"
+
+    def begun(plane: int, *previews: Preview) -> int:
+        """The class that a slice begins as, far from the stroke."""
+        session.model.update(run=replace(run, previews=previews))
+        desk.stroke(layer, plane)
+        return int(layer.data[plane, 0, 0]) - 1
+
+    assert begun(3, slab) == 2, "as the live map has it"
+    assert begun(9, slab) == 1, "the live map has nothing of this slice: the prediction"
+    assert begun(10, Preview(1, UNLABELLED, 2), slab) == 2, "the slab lies over a whole map"
+    assert begun(11, Preview(1, UNLABELLED, 2, kept=False), slab) == 1, "a whole map that may be gone"
+    assert begun(12, Preview(3, UNLABELLED, 4)) == 1, "the layer does not show the newest yet"
+    live.metadata["crln"]["volume"] = LABELLED
+    assert begun(2, slab) == 1, "of another volume"
+    live.metadata["crln"]["volume"] = UNLABELLED
     live.visible = False
-    desk.stroke(layer, 2)
-    assert layer.data[2, 0, 0] == 2, "what is hidden is not what one corrects"
-    session.live._layers.pop("rectified")
+    assert begun(1, slab) == 1, "what is hidden is not what one corrects"
 
 
 def test_without_anything_to_correct_the_panel_says_so(desk: Desk) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 
 from napari_crln.events import Ended, Event, Stop
 from napari_crln.gui.following import is_trained
+from napari_crln.gui.window import open_window
 from napari_crln.run.folder import RunFolder
 from napari_crln.run.watch import follow, send
 
@@ -105,3 +107,24 @@ def test_the_panel_closed_alone_leaves_the_viewer_and_the_run(
     assert is_trained(folder)
     send(folder, Stop())
     assert _end(folder, wait).reason == "stopped"
+
+
+def test_the_demos_window_trains_at_once(
+    make_napari_viewer: Any,
+    sample: Path,
+    wait: Callable[..., None],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    source = str(Path(__file__).parents[2] / "src")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([source, *filter(None, [os.environ.get("PYTHONPATH")])]))
+    fresh = tmp_path / "fresh.crln"
+    shutil.copytree(sample, fresh, ignore=shutil.ignore_patterns("runs"))
+    (fresh / "runs").mkdir()
+    viewer = make_napari_viewer(show=True)
+    panel = open_window(viewer, fresh, train=True)
+    model = panel.session.model
+    wait(lambda: model.snapshot.run.progress.step >= 1, 120)
+    assert any(title.startswith("CRLN") for title in viewer.window.dock_widgets)
+    panel.train.stop_button.click()
+    wait(lambda: model.snapshot.run.state == "stopped")

@@ -7,11 +7,13 @@ choose nothing. What is printed is what was measured; a demo is an illustration 
 from __future__ import annotations
 
 import os
+import subprocess
 import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -33,6 +35,8 @@ if TYPE_CHECKING:
 METHODS = ("supervised", "crln")
 _PROJECT = "phantoms.crln"
 _PAGE = "index.html"
+#: Module that opens napari with the panel on a project.
+WINDOW = "napari_crln.gui.window"
 
 
 @dataclass(frozen=True)
@@ -47,7 +51,12 @@ class _Trained:
 
 
 def demo(
-    headless: Annotated[bool, typer.Option("--headless", help="Without a window.")] = False,
+    headless: Annotated[
+        bool,
+        typer.Option(
+            "--headless", help="Without a window: supervised and CRLN are compared, and a report is written."
+        ),
+    ] = False,
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for project and report.")] = Path("demo"),
     iterations: Annotated[
         int | None, typer.Option(help="Optimiser steps a method; default: the preset's.")
@@ -56,28 +65,49 @@ def demo(
     threads: Annotated[int | None, typer.Option(help="CPU threads.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Make phantoms, train CRLN and supervised on the same few labels, and write a report with pictures."""
-    if not headless and _has_display():
-        remark("The napari panel comes in the next version; this is the demo without a window.")
+    """Make phantoms, and train CRLN in napari with its live layers; headless, write a report with supervised beside it."""
+    windowed = not headless and not as_json and _has_display()
+    if windowed and find_spec("napari") is None:
+        remark("napari is not installed (pip install 'napari-crln[all]'): this is the demo without a window.")
+        windowed = False
     _make_room(out)
     began = time.monotonic()
     with progress_bar("making phantoms", shown=not as_json) as tell:
         project = _make_project(out / _PROJECT, seed, tell)
-    trained = {
-        method: _train(project, _settings(method, iterations, seed, threads), quiet=as_json)
-        for method in METHODS
-    }
+    if windowed:
+        _open_window(project, out)
+        return
+    settings = {method: _settings(method, iterations, seed, threads) for method in METHODS}
+    trained = {method: _train(project, settings[method], quiet=as_json) for method in METHODS}
     _write_page(out / _PAGE, project, trained)
     seconds = time.monotonic() - began
     if as_json:
         print_json(_document(out, trained, seconds))
     else:
-        header, *rows = _score_rows(trained)
-        counts = Counter(volume.role for volume in project.volumes.values())
-        print_table(
-            header, rows, f"Dice % on {counts['test']} held-out phantoms, {counts['labelled']} labelled"
-        )
+        _say_scores(project, trained)
         say(f"Report: {out / _PAGE}   ({seconds:.0f} s)")
+
+
+def _say_scores(project: Project, trained: dict[str, _Trained]) -> None:
+    counts = Counter(volume.role for volume in project.volumes.values())
+    header, *rows = _score_rows(trained)
+    title = f"Dice % on {counts['test']} held-out phantoms, {counts['labelled']} labelled"
+    print_table(header, rows, title)
+
+
+def _open_window(project: Project, out: Path) -> None:
+    """Train in napari: a process of its own, as the panel is none of the command line's modules."""
+    say(
+        f"Training in napari; the project is {project.path}. `napari-crln demo --headless` writes a report instead."
+    )
+    done = subprocess.run([sys.executable, "-m", WINDOW, str(project.path), "--train"], check=False)
+    if done.returncode:
+        raise UsageError(
+            f"the window ended with code {done.returncode}",
+            "napari needs a display and a Qt binding",
+            "See what it said above, or use --headless",
+            out,
+        )
 
 
 def _make_room(out: Path) -> None:

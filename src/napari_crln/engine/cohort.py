@@ -24,7 +24,7 @@ from torch import Tensor
 
 from napari_crln.engine.annotated import AnnotatedVoxels
 from napari_crln.engine.streaming import StreamedTensor
-from napari_crln.errors import ProjectError
+from napari_crln.errors import GridMismatch, ProjectError
 from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
@@ -49,6 +49,15 @@ class Case:
     spacing: SpacingDHW = (1.0, 1.0, 1.0)
     #: Of the annotation that the target is of; 0 without one.
     revision: int = 0
+
+    def __post_init__(self) -> None:
+        if self.target is not None and self.target.shape != tuple(self.image.shape):
+            raise GridMismatch(
+                f"labels of shape {self.target.shape}",
+                f"its image has {tuple(self.image.shape)} (D, H, W)",
+                "Restore the volume from a copy, or import it again",
+                self.name,
+            )
 
     def part(self, region: Region) -> ImageDHW | StreamedArray:
         """A region of the image; nothing is read or copied yet."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
@@ -11,6 +12,7 @@ import torch
 from napari_crln import config
 from napari_crln.engine.ahead import ReadAhead
 from napari_crln.engine.cohort import Case, Cohort, PatchDraw, Relabelling
+from napari_crln.engine.reading import Reading, nothing_left, unseen_classes
 from napari_crln.errors import ProjectError
 from napari_crln.method.learner import Batch, Randomness
 from napari_crln.types import TargetDHW
@@ -33,7 +35,7 @@ class TrainingData:
     validation: Sequence[Case] = ()
     #: Names of all volumes in the order of import, which draws follow; none: labelled ones first.
     order: tuple[str, ...] = ()
-    #: What the user should know about how they are held.
+    #: What the user should know: how they are held, which were set aside, what they lack.
     warnings: tuple[str, ...] = ()
 
     @classmethod
@@ -42,32 +44,44 @@ class TrainingData:
     ) -> TrainingData:
         """Read a project's volumes, or open their images where they do not fit in memory (`capacity.plan_holding`).
 
-        Labels of unlabelled and test volumes are never opened.
+        Labels of unlabelled and test volumes are never opened. A volume whose stored data are damaged is set aside
+        with a warning, and stays as it is on disk.
 
         Raises
         ------
         ProjectError
             If nothing is labelled.
+        CorruptData
+            If no labelled volume can be read.
         """
         from napari_crln.engine.capacity import plan_holding
         from napari_crln.volume.streamed import ChunkCache
 
         settings = settings or config.Engine()
-        labelled = project.with_role("labelled")
-        if not labelled:
+        if not project.with_role("labelled"):
             raise ProjectError(
                 "no labelled volume", "training needs at least one", "Label or import one", project.path
             )
-        unlabelled, validation = project.with_role("unlabelled"), project.with_role("validation")
+        reading = Reading()
+        labelled, unlabelled, validation = (
+            reading.described(project.with_role(role)) for role in ("labelled", "unlabelled", "validation")
+        )
         holding = plan_holding([*labelled, *unlabelled, *validation], settings, device or torch.device("cpu"))
         cache = ChunkCache(settings.chunk_cache_mb) if holding.streamed else None
+        with_labels = reading.cases(labelled, partial(read_case, with_target=True, cache=cache))
+        if not with_labels:
+            raise nothing_left(reading.warnings, project)
         return cls(
             project.classes.names,
-            [read_case(v, with_target=True, cache=cache) for v in labelled],
-            [read_case(v, with_target=False, cache=cache) for v in unlabelled],
-            [read_case(v, with_target=True, cache=cache) for v in validation],
+            with_labels,
+            reading.cases(unlabelled, partial(read_case, with_target=False, cache=cache)),
+            reading.cases(validation, partial(read_case, with_target=True, cache=cache)),
             order=tuple(project.volumes),
-            warnings=(holding.warning,) if holding.warning else (),
+            warnings=(
+                *filter(None, [holding.warning]),
+                *reading.warnings,
+                *unseen_classes(project.classes.names, with_labels),
+            ),
         )
 
 

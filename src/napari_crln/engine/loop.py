@@ -167,9 +167,9 @@ class Trainer:
         self.settings = self.settings.model_copy(update={"batches": sizes})
         self._labels.close()
         unanswered = self._labels.unanswered()
-        data, project = self._data, self._project
-        if project is not None:  # labels may have changed since
-            data = TrainingData.of(project, self.settings.engine, self.device)
+        data = self._data
+        if self._project is not None:  # labels may have changed since
+            data = TrainingData.of(self._project, self.settings.engine, self.device)
         self._draw_from(data)
         self._previewer.trace(self._anchors)
         for name in unanswered:

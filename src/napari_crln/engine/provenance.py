@@ -32,7 +32,7 @@ def provenance(settings: config.RunConfig, device: torch.device) -> dict[str, An
 
 
 def stamped(snapshot: Snapshot, settings: config.RunConfig, device: torch.device) -> Snapshot:
-    """The snapshot with the record in its state."""
+    """A snapshot that also says what it was made with."""
     return replace(snapshot, state={**snapshot.state, **provenance(settings, device)})
 
 

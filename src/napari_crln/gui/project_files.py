@@ -111,8 +111,7 @@ def _image(volume: Volume) -> NDArray[Any] | list[Any]:
         return volume.read_image()
     import dask.array as da
 
-    levels = sorted((p for p in volume.path.iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
-    return [da.from_zarr(str(level)) for level in levels]
+    return [da.from_array(level, chunks=level.chunks, name=False) for level in volume.open_levels()]
 
 
 def _limits(image: Any) -> tuple[float, float]:

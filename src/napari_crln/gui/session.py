@@ -28,6 +28,7 @@ from napari_crln.gui.slice_visit import visit
 from napari_crln.gui.strokes import Strokes
 from napari_crln.gui.suggesting import SliceSuggester
 from napari_crln.gui.suggestions import Place, SuggestionFeed
+from napari_crln.gui.tags import tag_of
 from napari_crln.gui.view_direction import ViewDirection
 from napari_crln.run.launch import launch
 from napari_crln.volume.annotate import Plane
@@ -195,16 +196,31 @@ class Session:
 
     def _belief(self, plane: Plane) -> Any:
         """What the user sees of the network's labels of a slice: a live map that has all of it, else the prediction."""
-        now = self.model.snapshot
         shape = self.volumes.grids[self.volumes.shown].shape
-        known = [p.region for p in now.run.previews if p.volume == now.shown]
-        if any(covers(region, shape, plane) for region in known):
-            for key in CORRECTABLE:
-                layer = self.live.layer(key)
-                if layer is not None and layer.visible and layer.data.shape == shape:
-                    return layer.data
+        for key in CORRECTABLE:
+            layer = self.live.layer(key)
+            if (
+                layer is not None
+                and layer.visible
+                and layer.data.shape == shape
+                and self._shows(layer, plane)
+            ):
+                return layer.data
         prediction = self.volumes.layer("prediction")
         return None if prediction is None else prediction.data
+
+    def _shows(self, layer: Any, plane: Plane) -> bool:
+        """Whether a live layer has all of a slice: by its generation's region, or a whole one that it lies over."""
+        now, about = self.model.snapshot, tag_of(layer.metadata)
+        own = [
+            p
+            for p in now.run.previews
+            if p.volume == now.shown and p.generation <= about.get("generation", 0)
+        ]
+        shape = self.volumes.grids[self.volumes.shown].shape
+        return about.get("volume") == now.shown and any(
+            covers(p.region, shape, plane) for p in own if p.kept or p is own[-1]
+        )
 
     def _deleted(self, key: str) -> None:
         self.presenter.tick_map(key, False)

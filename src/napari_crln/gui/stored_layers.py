@@ -103,7 +103,6 @@ def _levels(folder: Path) -> Any:
     """All levels of a multiscale as Dask arrays, finest first; a single array where there is one level."""
     import dask.array as da
 
-    count = len(store.read_attributes(folder)["ome"]["multiscales"][0]["datasets"])
-    arrays = [store.open_array(folder / str(level)) for level in range(count)]
+    arrays = store.open_levels(folder)
     levels = [da.from_array(array, chunks=array.chunks, name=False) for array in arrays]
     return levels if len(levels) > 1 else levels[0]

@@ -62,6 +62,7 @@ class RunFolder:
                 "no such project", "a run belongs to a project folder", "Make one with init", project_path
             )
         folder = project_path / RUNS
+        durable.check_within(folder, project_path)
         folder.mkdir(exist_ok=True)
         with exclusive_folder(folder):
             ordinal = 1 + max((run.ordinal for run in _existing(folder)), default=0)

@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_crln.durable import current, recover, replacing_folder, space_for
+from napari_crln.durable import check_within, current, recover, replacing_folder, space_for
 from napari_crln.errors import CorruptData, ProjectError
 from napari_crln.lock import exclusive_folder
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, ShapeDHW
@@ -25,9 +25,8 @@ from napari_crln.volume.checks import check_annotation, check_region
 from napari_crln.volume.editing import editor, writing
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
+from napari_crln.volume.seal import KEY
 
-#: Key of our attributes, beside OME's.
-KEY = "crln"
 #: Start and stop along D, H, W.
 Box: TypeAlias = tuple[tuple[int, int], tuple[int, int], tuple[int, int]]
 _MOST_CHANGES = 64
@@ -67,7 +66,14 @@ class Place(NamedTuple):
 
 
 def folder_of(volume: Path) -> Path:
-    """The folder of a volume's annotation, also in the moment in which it is replaced."""
+    """The folder of a volume's annotation, also in the moment in which it is replaced.
+
+    Raises
+    ------
+    ProjectError
+        If a link leads out of the project there.
+    """
+    check_within(volume / "labels" / "annotation", volume.parent.parent)
     return current(volume / "labels" / "annotation")
 
 
@@ -269,6 +275,7 @@ def _settle(volume: Path) -> None:
 
 def _roll_forward(volume: Path) -> None:
     """Put into place what journals hold of writers that were killed; the caller holds the annotation."""
+    folder_of(volume)  # no link
     recover(volume / "labels" / "annotation")
     folder = volume / "labels" / "annotation"
     for revision in journal.revisions(_journal(volume)):

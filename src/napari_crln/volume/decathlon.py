@@ -20,6 +20,7 @@ from typing import Any
 
 from napari_crln.durable import check_free, creating_folder
 from napari_crln.errors import InvalidIntensity, InvalidLabel, UnreadableFile, UsageError
+from napari_crln.small_file import read_small
 from napari_crln.types import AnyPath, Role
 from napari_crln.volume.imports import Case, case_name, load_case
 from napari_crln.volume.incoming import store_incoming
@@ -31,7 +32,9 @@ from napari_crln.volume.project import Project
 #: Called after each case with (cases done, cases in all, name of the case).
 Progress = Callable[[int, int, str], None]
 _CHANNEL = re.compile(r".+_\d{4}$")
+_LIMIT = 1 << 26  # bytes of a dataset.json
 _LABELS = ("labelsTr", "labelsTs")
+_ENDINGS = (".nii.gz", ".nii")
 
 
 def import_decathlon(
@@ -131,7 +134,7 @@ def _in_parallel(convert: Callable[[Case], str], cases: Sequence[Case], schedule
 def _read_description(folder: Path) -> dict[str, Any]:
     path = folder / "dataset.json"
     try:
-        description = json.loads(path.read_text("utf-8"))
+        description = json.loads(read_small(path.resolve(), _LIMIT))
     except FileNotFoundError:
         raise UsageError(
             "no dataset.json",
@@ -139,12 +142,21 @@ def _read_description(folder: Path) -> dict[str, Any]:
             "Give the folder that holds it",
             folder,
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise UnreadableFile(
             f"not JSON: {error}", "dataset.json is a JSON object", "Mend it", path
         ) from error
+    except OSError as error:
+        raise UnreadableFile(
+            error.strerror or str(error), "dataset.json can be read", "Check its permissions", path
+        ) from error
     if not isinstance(description, dict) or not isinstance(description.get("labels"), dict):
         raise UnreadableFile('no "labels"', "dataset.json names the classes", "Add them", path)
+    if description.get("file_ending", ".nii.gz") not in _ENDINGS:
+        ending, kinds = description["file_ending"], " or ".join(_ENDINGS)
+        raise UnreadableFile(
+            f'"file_ending": {ending!r}', f"it is {kinds}", "Convert the images to NIfTI", path
+        )
     return description
 
 
@@ -185,12 +197,26 @@ def _pairs(
 
 def _listed(folder: Path, description: dict[str, Any], key: str) -> list[tuple[Path, Path | None]]:
     """Entries of dataset.json: {"image": …, "label": …}, or bare paths of images."""
-    entries = []
-    for entry in description.get(key) or []:
+    entries: list[tuple[Path, Path | None]] = []
+    listed = description.get(key) or []
+    for entry in listed if isinstance(listed, list) else [listed]:
         fields = entry if isinstance(entry, dict) else {"image": entry}
         label = fields.get("label")
-        entries.append((folder / str(fields["image"]), folder / str(label) if label else None))
+        entries.append((_inside(folder, fields.get("image")), _inside(folder, label) if label else None))
     return entries
+
+
+def _inside(folder: Path, named: object) -> Path:
+    """A file that dataset.json names, which must lie below the folder: somebody else may have written it."""
+    path = Path(named) if isinstance(named, str) else None
+    if path is None or path.is_absolute() or ".." in path.parts:
+        raise UnreadableFile(
+            f"case {named!r}",
+            "dataset.json names files below its own folder",
+            "Move the file there, and name it so",
+            folder / "dataset.json",
+        )
+    return folder / path
 
 
 def _with_channel(path: Path) -> Path:

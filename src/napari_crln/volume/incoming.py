@@ -11,11 +11,12 @@ from pathlib import Path
 from napari_crln.errors import GridMismatch, ProjectError, UsageError
 from napari_crln.types import AnnotationDHW, AnyPath, Coverage, ImageDHW, Role
 from napari_crln.volume import ome, pyramid, store
-from napari_crln.volume.annotation import KEY, fill_annotation, list_labels
+from napari_crln.volume.annotation import fill_annotation, list_labels
 from napari_crln.volume.checks import check_annotated, check_annotation
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Kind, Scaling, measure
 from napari_crln.volume.labels import ClassTable
+from napari_crln.volume.seal import KEY
 from napari_crln.volume.source import Source
 from napari_crln.volume.stored import VolumeRecord
 

@@ -116,7 +116,20 @@ class ClassTable:
         return np.asarray(ids.astype(smallest_dtype(ids))[class_indices])
 
     def targets(self, annotation: AnnotationDHW) -> TargetDHW:
-        """Annotation values to class indices, int16; IGNORE where nobody annotated."""
+        """Annotation values to class indices, int16; IGNORE where nobody annotated.
+
+        Raises
+        ------
+        InvalidLabel
+            If a value is beyond the classes, as where project.toml lost one.
+        """
+        highest = int(annotation.max(initial=0))
+        if highest > len(self):
+            raise InvalidLabel(
+                f"annotation value {highest}",
+                f"the project has {len(self)} classes, so values are 0 to {len(self)}",
+                "Restore project.toml, or the annotation, from a copy",
+            )
         targets = annotation.astype(np.int16)
         targets -= 1
         assert IGNORE == NOT_ANNOTATED - 1

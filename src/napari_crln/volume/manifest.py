@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from napari_crln.durable import replacing
 from napari_crln.errors import ProjectError
+from napari_crln.small_file import read_small
 from napari_crln.types import Role
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable, LabelClass
@@ -21,6 +22,8 @@ from napari_crln.volume.names import check_name
 
 SCHEMA = 1
 FILE = "project.toml"
+_LIMIT = 1 << 26  # bytes of a manifest: a hundred times what ten thousand volumes take
+_ID_LIMIT = 1 << 62
 _HEAD = "A napari-crln project; format: docs/reference/project-folder.md of napari-crln."
 
 
@@ -28,7 +31,7 @@ class ClassEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str = Field(min_length=1)
-    source_id: int
+    source_id: Annotated[int, Field(gt=-_ID_LIMIT, lt=_ID_LIMIT)]
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -67,12 +70,16 @@ def read(project: Path) -> Manifest:
     """
     path = project / FILE
     try:
-        values = tomllib.loads(path.read_text("utf-8"))
+        values = tomllib.loads(read_small(path, _LIMIT).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ProjectError(
             "no project here", f"a project is a folder with {FILE}", "Create or import one there", project
         ) from None
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except OSError as error:
+        raise ProjectError(
+            f"cannot be read: {error.strerror}", "a project can be read", "Check its permissions", path
+        ) from error
+    except (ValueError, RecursionError) as error:  # of TOML, of UTF-8, or no small file
         raise _malformed(path, f"not TOML: {error}") from error
     version = values.get("schema_version")
     if isinstance(version, int) and version > SCHEMA:

@@ -25,6 +25,7 @@ from napari_crln.volume.nifti_bytes import read_voxels
 from napari_crln.volume.source import Source
 
 _LABEL_INTENT = 1002
+_XFORM_CODES = range(6)  # unknown, scanner, aligned, Talairach, MNI 152, another template
 _ROUNDING = 1e-3  # of an id, where a label's scaling left it a little off an integer
 
 
@@ -180,14 +181,28 @@ def _check_spacing(header: nib.Nifti1Header, path: Path) -> None:
 
 
 def _source(header: nib.Nifti1Header, shape: tuple[int, ...], path: Path) -> Source:
+    _check_codes(header, path)
     try:
-        affine = np.asarray(header.get_best_affine(), dtype=np.float64)
+        with np.errstate(all="ignore"):  # what is not finite is refused just below
+            affine = np.asarray(header.get_best_affine(), dtype=np.float64)
     except (nib.spatialimages.HeaderDataError, ValueError, np.linalg.LinAlgError) as error:
         raise GridMismatch(
             f"affine: {error}", "qform and sform are valid", "Mend the header", path
         ) from error
     check_affine(affine, path)
     return Source.of(path.name, header, affine, (shape[0], shape[1], shape[2]))
+
+
+def _check_codes(header: nib.Nifti1Header, path: Path) -> None:
+    """Refuse a code that no reader knows where it decides which affine holds: programs would disagree."""
+    for name in ("sform_code", "qform_code"):
+        code = int(header[name])
+        if code not in _XFORM_CODES:
+            raise GridMismatch(
+                f"{name} {code}", f"codes are 0 to {_XFORM_CODES[-1]}", "Mend the header's affine", path
+            )
+        if code > 0:
+            return  # the other one is not looked at
 
 
 def _scaling(header: nib.Nifti1Header, path: Path) -> Scaling:

@@ -1,13 +1,15 @@
 """The bytes of a NIfTI file: a gzip stream read to its end, so that its checksum and length are verified.
 
 nibabel stops at the last voxel and so never meets gzip's CRC. Here everything is read, but never more than the
-header announces plus a little: a small file cannot ask for all memory.
+header announces plus a little, and that is compared with the memory there is first: a small file cannot ask for
+all of it. Pipes and devices are refused, as they might never end.
 """
 
 from __future__ import annotations
 
 import gzip
 import io
+import stat
 import zlib
 from pathlib import Path
 from typing import IO, Any
@@ -17,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln.errors import UnreadableFile
+from napari_crln.volume.memory import check_memory
 
 _PIECE = 1 << 22
 _TRAILING = 1 << 20  # bytes after the voxels that are read (and ignored) before a file counts as malformed
@@ -35,6 +38,8 @@ def read_voxels(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
     ------
     UnreadableFile
         If the file is missing, truncated, fails gzip's CRC, or is no NIfTI.
+    OutOfMemory
+        If it is compressed and holds more than fits; nothing was taken then.
     """
     with _readable(path) as stream:
         header, block = _header(stream, path)
@@ -44,7 +49,8 @@ def read_voxels(path: Path) -> tuple[nib.Nifti1Header, NDArray[Any]]:
         _check_length(path, offset + size)
         if not _compressed(path):
             return header, np.memmap(path, dtype, "r", offset, shape, order="F")
-        _read(stream, offset - len(block), path)
+        check_memory(size, "the image inside", "Decompress it to .nii, which is mapped, not loaded", path)
+        _skip(stream, offset - len(block), path)
         data = _read(stream, size, path)
         _read_to_end(stream, path)
     return header, np.ndarray(shape, dtype, data, order="F")
@@ -58,8 +64,9 @@ def _header(stream: IO[bytes], path: Path) -> tuple[nib.Nifti1Header, bytes]:
     else:
         kind = nib.Nifti1Header
     header = kind.from_fileobj(io.BytesIO(block), check=False)
-    magic = bytes(header["magic"].tobytes())[:3]
-    if int(header["sizeof_hdr"]) != len(block) or magic not in (b"n+1", b"n+2"):
+    magic = bytes(header["magic"].tobytes())[:4]
+    expected = b"n+2\0" if kind is nib.Nifti2Header else b"n+1\0"
+    if int(header["sizeof_hdr"]) != len(block) or magic != expected:
         raise _malformed(path, f"header of size {int(header['sizeof_hdr'])}, magic {magic!r}")
     _check_fields(header, path)
     return header, bytes(block)
@@ -100,6 +107,8 @@ class _Reading:
 
     def __enter__(self) -> IO[bytes]:
         try:
+            if not stat.S_ISREG(self.path.stat().st_mode):
+                raise _malformed(self.path, "no regular file")
             self.stream: IO[bytes] = (
                 gzip.open(self.path, "rb") if _compressed(self.path) else self.path.open("rb")  # type: ignore[assignment]
             )
@@ -113,6 +122,8 @@ class _Reading:
             raise _truncated(self.path, "the gzip stream ends early") from error
         if isinstance(error, gzip.BadGzipFile | zlib.error):
             raise _corrupt(self.path, error) from error
+        if isinstance(error, OSError):
+            raise _unopened(self.path, error) from error
 
 
 def _readable(path: Path) -> _Reading:
@@ -136,6 +147,12 @@ def _read(stream: IO[bytes], size: int, path: Path) -> bytearray:
             raise _truncated(path, f"{size - len(data)} bytes are missing")
         data += piece
     return data
+
+
+def _skip(stream: IO[bytes], size: int, path: Path) -> None:
+    """Pass over bytes, holding few of them."""
+    while size > 0:
+        size -= len(_read(stream, min(_PIECE, size), path))
 
 
 def _read_to_end(stream: IO[bytes], path: Path) -> None:

@@ -12,7 +12,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from types import MappingProxyType
 
-from napari_crln.durable import check_free, creating_folder, sync_tree
+from napari_crln.durable import check_free, check_within, creating_folder, sync_tree
 from napari_crln.errors import ProjectError
 from napari_crln.lock import Lock
 from napari_crln.types import AnnotationDHW, AnyPath, Coverage, ImageDHW, Role
@@ -136,6 +136,7 @@ class Project:
         self.refresh()
         self.check_new(volume.name)
         path = self.volume_path(volume.name)
+        check_within(path.parent, self.path)
         with ExitStack() as lock:  # from before the folder gets its name until it is listed
             with creating_folder(path) as folder:
                 store_incoming(volume, folder, self.classes, self.normalisation)

@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 from nibabel.orientations import apply_orientation, inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, field_validator
 
 from napari_crln.types import Affine
 from napari_crln.volume.geometry import Grid
@@ -37,6 +37,22 @@ class Source(BaseModel):
     header: str = Field(description="NIfTI header, base64")
     orientation: Orientation
     dtype: str = Field(description="of the file's voxels, NumPy's name, native byte order")
+
+    @field_validator("name")
+    @classmethod
+    def _is_no_path(cls, name: str) -> str:
+        """Results are written under this name into a folder of the user's choice, and nowhere else."""
+        if name in ("", ".", "..") or set(name) & set("/\\\0"):
+            raise ValueError(f"{name!r} is no plain file name")
+        return name
+
+    @field_validator("orientation")
+    @classmethod
+    def _is_a_turn(cls, orientation: Orientation) -> Orientation:
+        axes, flips = zip(*orientation, strict=True)
+        if sorted(axes) != [0, 1, 2] or not set(flips) <= {1, -1}:
+            raise ValueError(f"{orientation} turns no axes")
+        return orientation
 
     @classmethod
     def of(cls, name: str, header: nib.Nifti1Header, affine: Affine, shape: tuple[int, int, int]) -> Source:

@@ -3,7 +3,8 @@
 Images: LZ4 with bitshuffle, then CRC32C (Zarr's default codecs return a flipped bit in silence). Labels: zstd
 with its checksum, and CRC32C because zstd's own does not cover the frame's header. Chunks of fill value are
 written too, so that a missing file is a fault and never passes for zeros. What is edited in place (annotations) has
-no shards: a chunk is a file, so that a stroke of the brush rewrites a few of them.
+no shards: a chunk is a file, so that a stroke of the brush rewrites a few of them. Descriptions are sealed (`seal`),
+and what is read is read with suspicion (`described`, `guarded`).
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Sequence
 from itertools import product
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -24,12 +26,40 @@ from napari_crln.durable import replacing
 from napari_crln.errors import CorruptData
 from napari_crln.types import ShapeDHW
 from napari_crln.volume import pyramid
+from napari_crln.volume.described import check_array, read_document
+from napari_crln.volume.guarded import RESTORE, open_guarded
+from napari_crln.volume.memory import check_memory
 from napari_crln.volume.ome import Content
 from napari_crln.volume.pyramid import Level
+from napari_crln.volume.seal import KEY, SEAL, sealed
 
 CHUNK = 64  # voxels an axis: what is decoded for one voxel
 SHARD = 256  # voxels an axis: what is one file
 Region = tuple[slice, ...]
+
+
+class CheckedArray(zarr.Array[Any]):
+    """A lazy array: what is wrong with a chunk that a slice meets comes out as CorruptData, array and chunk named."""
+
+    def __getitem__(self, selection: Any) -> Any:
+        try:
+            return super().__getitem__(selection)
+        except (CorruptData, IndexError, MemoryError, PermissionError):
+            raise
+        except Exception as error:
+            raise self._located(error) from error
+
+    def _located(self, error: Exception) -> CorruptData:
+        """Find a chunk file that fails, by reading one at a time."""
+        folder = Path(getattr(self.store, "root", ""))
+        for key, place in _chunks(self, None):
+            try:
+                super().__getitem__(place)
+            except Exception as found:
+                return CorruptData(
+                    f"chunk {key} fails its checksum ({found})", "stored bytes never change", RESTORE, folder
+                )
+        return CorruptData(f"it cannot be read ({error})", "stored bytes never change", RESTORE, folder)
 
 
 def write_group(folder: Path, attributes: dict[str, Any]) -> None:
@@ -62,26 +92,39 @@ def write_multiscale(
         reduce = pyramid.average if content == "image" else pyramid.decimate
         for tile in _tiles(level.shape, _tile_size(level.shape)):
             array[(..., *tile)] = _coarser(finer, tile, level.factors, reduce)
+        _seal_array(folder / str(number))
         finer = array
 
 
 def read_attributes(folder: Path) -> dict[str, Any]:
-    """Attributes of a group or array, without opening it through Zarr: cheap enough for hundreds."""
-    try:
-        attributes = json.loads((folder / "zarr.json").read_text("utf-8"))["attributes"]
-        return dict(attributes)
-    except FileNotFoundError:
-        raise CorruptData("no zarr.json", "a stored array or group has one", _RESTORE, folder) from None
-    except (ValueError, KeyError, TypeError) as error:
-        raise CorruptData(f"zarr.json: {error!r}", "it is JSON with attributes", _RESTORE, folder) from error
+    """Attributes of a group or array, less the seal, without opening it through Zarr: cheap enough for hundreds."""
+    attributes = dict(read_document(folder).get("attributes") or {})
+    if isinstance(attributes.get(KEY), dict):
+        attributes[KEY] = {name: value for name, value in attributes[KEY].items() if name != SEAL}
+    return attributes
 
 
 def open_array(folder: Path) -> zarr.Array[Any]:
-    """Open an array lazily, for reading. Whoever slices it gets Zarr's own errors; `read` names the chunk."""
+    """Open an array lazily, for reading; slicing it checks what is met.
+
+    Raises
+    ------
+    CorruptData
+        If its zarr.json is missing, damaged, or describes no array of a project; and when sliced.
+    """
+    check_array(read_document(folder), folder)
     try:
-        return zarr.open_array(LocalStore(folder, read_only=True), mode="r", zarr_format=3)
+        return CheckedArray(open_guarded(folder).async_array)
     except (ValueError, KeyError, TypeError, AttributeError, FileNotFoundError) as error:
-        raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", _RESTORE, folder) from error
+        raise CorruptData(f"zarr.json: {error}", "it describes a Zarr v3 array", RESTORE, folder) from error
+
+
+def open_levels(folder: Path) -> list[zarr.Array[Any]]:
+    """All levels of a multiscale, lazily, finest first: folders 0, 1, 2 … whatever paths its metadata name."""
+    levels = [open_array(folder / "0")]
+    while (folder / str(len(levels))).is_dir():
+        levels.append(open_array(folder / str(len(levels))))
+    return levels
 
 
 def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
@@ -91,19 +134,15 @@ def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
     ------
     CorruptData
         If a chunk is missing or does not match its checksum; array and chunk file are named.
+    OutOfMemory
+        If the region does not fit in memory; nothing was taken then.
     """
     array = open_array(folder)
     missing = next((key for key, _ in _chunks(array, region) if not (folder / key).exists()), None)
     if missing is not None:
-        raise CorruptData(
-            f"chunk {missing} is missing", "every chunk of an array is stored", _RESTORE, folder
-        )
-    try:
-        return np.asarray(array[region if region is not None else ...])
-    except (MemoryError, PermissionError):
-        raise
-    except Exception as error:
-        raise _located(array, folder, region, error) from error
+        raise CorruptData(f"chunk {missing} is missing", "every chunk of an array is stored", RESTORE, folder)
+    check_memory(_bytes(array, region), "the array", "Read a region of it, or use a larger machine", folder)
+    return np.asarray(array[region if region is not None else ...])
 
 
 def has_shards(folder: Path) -> bool:
@@ -141,12 +180,22 @@ def changed_chunks(folder: Path, start: Sequence[int], values: NDArray[Any]) -> 
     return {key.removeprefix("new/"): content for key, content in files.items()}
 
 
-_RESTORE = "Restore it from a copy, or import the volume again"
+def _bytes(array: Any, region: Region | None) -> int:
+    spans = region if region is not None else (slice(None),) * array.ndim
+    voxels = prod(len(range(*s.indices(n))) for s, n in zip(spans, array.shape, strict=True))
+    return voxels * int(array.dtype.itemsize)
 
 
 def group_json(attributes: dict[str, Any]) -> str:
-    """A group's zarr.json."""
-    return json.dumps({"zarr_format": 3, "node_type": "group", "attributes": attributes}, indent=2)
+    """A group's zarr.json, sealed if it holds attributes of ours."""
+    document = {"zarr_format": 3, "node_type": "group", "attributes": attributes}
+    return json.dumps(sealed(document) if KEY in attributes else document, indent=2)
+
+
+def _seal_array(folder: Path) -> None:
+    """Seal the description that Zarr wrote; the folder is still to be renamed."""
+    path = folder / "zarr.json"
+    path.write_text(json.dumps(sealed(json.loads(path.read_text("utf-8"))), indent=2), "utf-8")
 
 
 def _create(
@@ -221,15 +270,3 @@ def _chunks(array: Any, region: Region | None) -> Iterator[tuple[str, Region]]:
     for index in product(*ranges):
         place = tuple(slice(i * c, (i + 1) * c) for i, c in zip(index, size, strict=True))
         yield array.metadata.encode_chunk_key(index), place
-
-
-def _located(array: Any, folder: Path, region: Region | None, error: Exception) -> CorruptData:
-    """Find the chunk file that fails, by reading one at a time."""
-    for key, place in _chunks(array, region):
-        try:
-            array[place]
-        except Exception as found:
-            return CorruptData(
-                f"chunk {key} fails its checksum ({found})", "stored bytes never change", _RESTORE, folder
-            )
-    return CorruptData(f"it cannot be read ({error})", "stored bytes never change", _RESTORE, folder)

@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_crln.durable import current, replacing_folder
+from napari_crln.durable import check_within, current, replacing_folder
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
 from napari_crln.types import (
     AnnotationDHW,
@@ -30,11 +30,12 @@ from napari_crln.types import (
     TargetDHW,
 )
 from napari_crln.volume import annotation, ome, pyramid, store
-from napari_crln.volume.annotation import KEY, Annotated, Box, list_labels
+from napari_crln.volume.annotation import Annotated, Box, list_labels
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.intensity import Normalisation, Scaling
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.names import check_name
+from napari_crln.volume.seal import KEY
 from napari_crln.volume.source import Source
 
 
@@ -81,11 +82,18 @@ class Volume:
     @property
     def image(self) -> zarr.Array[Any]:
         """Level 0, (D, H, W), stored dtype; nothing is read before it is sliced."""
+        self._check_within("0")
         return store.open_array(self.path / "0")
 
     def read_image(self) -> ImageDHW:
         """The whole image in its stored dtype, checksums verified."""
+        self._check_within("0")
         return store.read(self.path / "0")
+
+    def open_levels(self) -> list[zarr.Array[Any]]:
+        """The image's levels, finest first; nothing is read before they are sliced."""
+        self._check_within("0")
+        return store.open_levels(self.path)
 
     def read_normalised(self) -> NormalisedDHW:
         """The whole image after the recorded normalisation."""
@@ -168,7 +176,9 @@ class Volume:
         """Class indices; raises ProjectError if there are none."""
         if not self.has_prediction:
             raise self._lacks("prediction", "Predict it first")
-        return store.read(self._label_path("prediction") / "0")
+        labels = store.read(self._label_path("prediction") / "0")
+        self._check_prediction(labels)
+        return labels
 
     @property
     def prediction_attributes(self) -> dict[str, Any]:
@@ -183,6 +193,7 @@ class Volume:
         `class_indices` may be anything that can be sliced: it is written tile by tile.
         """
         self._check_shape(class_indices.shape, "prediction")
+        self._check_within("labels")
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)
         described = ome.label("prediction", levels, self.classes, offset=0)
         with replacing_folder(self.path / "labels" / "prediction") as folder:
@@ -193,6 +204,7 @@ class Volume:
     def write_map(self, name: str, values: NDArray[Any], attrs: dict[str, Any] | None = None) -> None:
         """Store a float map (D, H, W) or (C, D, H, W), such as clues or probability, under `maps/<name>`."""
         self._check_shape(values.shape[-3:], name)
+        self._check_within("maps")
         levels = pyramid.plan(self.grid.shape, self.grid.spacing)
         described = ome.image(name, levels, "image", channels=values.ndim == 4)
         maps = self.path / "maps"
@@ -222,10 +234,25 @@ class Volume:
         return annotation.Place(self.path, self.grid, self.classes)
 
     def _label_path(self, name: str) -> Path:
+        self._check_within("labels", name)
         return current(self.path / "labels" / name)
 
     def _map_path(self, name: str) -> Path:
-        return current(self.path / "maps" / check_name(name))
+        self._check_within("maps", check_name(name))
+        return current(self.path / "maps" / name)
+
+    def _check_within(self, *parts: str) -> None:
+        """Refuse a link between the project's folder and a folder of this volume."""
+        check_within(self.path.joinpath(*parts), self.path.parent.parent)
+
+    def _check_prediction(self, labels: LabelDHW) -> None:
+        if labels.shape != self.grid.shape or labels.dtype.kind != "u" or labels.max() >= len(self.classes):
+            raise CorruptData(
+                f"labels of {labels.dtype}, shape {labels.shape}, up to {labels.max()}",
+                f"a prediction is unsigned, of shape {self.grid.shape}, up to {len(self.classes) - 1}",
+                "Predict the volume again, or restore project.toml from a copy",
+                self.path,
+            )
 
     def _check_shape(self, shape: tuple[int, ...], what: str) -> None:
         if tuple(shape) != self.grid.shape:

@@ -93,7 +93,8 @@ class StreamedArray:
 
 
 def streamed_image(volume: Volume, cache: ChunkCache) -> StreamedArray:
-    """A volume's image, stored dtype."""
+    """A volume's image, stored dtype; CorruptData if its description is damaged."""
+    _ = volume.image  # tensorstore knows of no seal
     return StreamedArray(volume.path / "0", cache)
 
 

@@ -2,13 +2,17 @@ from __future__ import annotations
 
 import base64
 import re
+import subprocess
+import sys
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
 import pytest
 from command_line import Call
 
+from napari_crln.cli import demo
 from napari_crln.volume import sample
 from napari_crln.volume.phantom import make_phantom
 from napari_crln.volume.project import Project
@@ -75,11 +79,33 @@ def test_an_earlier_demo_is_moved_aside_and_a_strangers_folder_refused(call: Cal
 
 
 @pytest.mark.usefixtures("small")
-def test_with_a_display_it_says_that_there_is_no_panel_yet(
+def test_with_a_display_the_demo_trains_in_napari(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    (tmp_path / "x").mkdir()
-    (tmp_path / "x" / "y").touch()
-    monkeypatch.setenv("DISPLAY", ":0")
-    assert "next version" in call("demo", "--out", tmp_path / "x").err
-    assert "next version" not in call("demo", "--headless", "--out", tmp_path / "x").err
+    started: list[list[str]] = []
+
+    def run(command: list[str], check: bool) -> subprocess.CompletedProcess[bytes]:
+        started.append(command)
+        return subprocess.CompletedProcess(command, 0)
+
+    monkeypatch.setattr(demo, "_has_display", lambda: True)
+    monkeypatch.setattr(demo, "find_spec", lambda name: object())
+    monkeypatch.setattr(demo.subprocess, "run", run)
+    out = tmp_path / "demo"
+    answer = call("demo", "--out", out)
+    assert answer.code == 0, answer.err
+    assert started == [[sys.executable, "-m", demo.WINDOW, str(out / "phantoms.crln"), "--train"]]
+    assert find_spec(demo.WINDOW) is not None
+    assert Project.open(out / "phantoms.crln").with_role("labelled")
+
+
+@pytest.mark.usefixtures("small")
+def test_without_napari_the_demo_says_so_and_writes_the_report(
+    call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(demo, "_has_display", lambda: True)
+    monkeypatch.setattr(demo, "find_spec", lambda name: None)
+    answer = call("demo", "--out", tmp_path / "demo", "--iterations", 2, "--threads", 1)
+    assert answer.code == 0, answer.err
+    assert "napari is not installed" in answer.err
+    assert (tmp_path / "demo" / "index.html").exists()

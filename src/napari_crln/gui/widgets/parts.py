@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 from qtpy.QtCore import Qt
-from qtpy.QtGui import QIcon
+from qtpy.QtGui import QIcon, QPixmap
 from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSizePolicy, QVBoxLayout, QWidget
 from superqt import QCollapsible
 
@@ -92,7 +92,9 @@ class Hint(QLabel):
 
 def collapsible(title: str, content: QWidget, *, opened: bool = True) -> Any:
     """A section under a heading that folds it away."""
-    widget = QCollapsible(title, expandedIcon=QIcon(), collapsedIcon=QIcon())
+    blank = QPixmap(1, 1)  # a null icon will not do: PySide6 has it false, and superqt takes none for granted
+    blank.fill(Qt.GlobalColor.transparent)
+    widget = QCollapsible(title, expandedIcon=QIcon(blank), collapsedIcon=QIcon(blank))
     widget.setObjectName(f"section {title}")
     widget.layout().setSpacing(0)
     widget.content().layout().setContentsMargins(0, 0, 0, 0)
