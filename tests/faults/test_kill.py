@@ -20,7 +20,7 @@ KILLS = 20
 STAGES = {
     "begin": 2, "file": 7, "manifest": 2, "fsync": 2, "rename": 2, "renamed": 2, "best": 1, "prune": 2, "delete": 1
 }  # fmt: skip
-LONG = ("--iterations", 30, "--set=engine.preview_share=0.3", "--set=engine.validate_every=7")
+LONG = ("--iterations", 24, "--set=engine.preview_share=0.3", "--set=engine.validate_every=7")
 SHORT = ("--iterations", 5, "--set=engine.keep=1", "--set=engine.validate_every=2")
 
 Unbroken = Callable[..., checkpoint.Snapshot]
@@ -40,11 +40,11 @@ def unbroken(zygote: Zygote, imported: Path, tmp_path: Path) -> Unbroken:
 
 def _kill_sometime(sandbox: Sandbox, draw: random.Random) -> int:
     """Resume, and kill within its first moments or after some of its events; the exit code."""
-    wanted = sandbox.told() + draw.randrange(6)
+    wanted = sandbox.told() + draw.randrange(4)
     process = sandbox.resume()
     while sandbox.told() < wanted and process.poll() is None:
         time.sleep(0.01)
-    time.sleep(draw.uniform(0, 0.25))
+    time.sleep(draw.uniform(0, 0.2))
     return process.kill().code if process.poll() is None else process.wait().code
 
 

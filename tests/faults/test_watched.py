@@ -13,7 +13,6 @@ import pytest
 from sandbox import SOURCE, Sandbox
 
 from napari_crln import events
-from napari_crln.engine.control import EventLog
 from napari_crln.gui.following import follow_run, is_trained
 from napari_crln.run.watch import Tail
 
@@ -24,13 +23,13 @@ SECONDS = 2.0
 
 #: Follows a log to its end, and says how many events it gave, in order or not, and how its memory grew.
 FOLLOW = """
-import json, resource, sys
+import json, resource, sys, time
 from pathlib import Path
 from napari_crln.events import Ended
 from napari_crln.run.watch import follow
 def resident():
     return int(open("/proc/self/statm").read().split()[1]) * resource.getpagesize()
-seen, last, torn, early, peak = 0, 0, 0, 0, 0
+seen, last, torn, early, peak, began = 0, 0, 0, 0, 0, time.process_time()
 for event in follow(Path(sys.argv[1]), poll_s=0.005):
     if event is None:
         continue
@@ -42,7 +41,8 @@ for event in follow(Path(sys.argv[1]), poll_s=0.005):
     last = event.step
     if seen % 1000 == 0:
         early, peak = early or resident(), max(peak, resident())
-print(json.dumps({"seen": seen, "last": last, "damaged": torn, "grown": peak - early}))
+print(json.dumps({"seen": seen, "last": last, "damaged": torn, "grown": peak - early,
+    "cpu_ms": int(1000 * (time.process_time() - began))}))
 """
 
 
@@ -79,22 +79,20 @@ def test_a_killed_run_is_reported_within_two_seconds_and_resumes(sandbox: Sandbo
 
 
 def test_a_watcher_keeps_up_with_ten_thousand_events_a_second(tmp_path: Path) -> None:
-    """Written by the engine's own log, for two seconds; the watcher reads the last at most a second after it came."""
+    """It has each of them, in order, at a cost of less than half a core, whatever else the machine does."""
     follower = _follower(tmp_path)
-    event = events.Warned(step=0, message="x" * 100)
-    with EventLog(tmp_path) as log:
+    line = b'{"step":%d,"kind":"warned","message":"' + b"x" * 100 + b'"}\n'
+    with (tmp_path / events.EVENTS_FILE).open("ab", buffering=0) as log:
         began, step = time.monotonic(), 0
-        while (passed := time.monotonic() - began) < SECONDS:
-            for _ in range(int(passed * RATE) - step):
-                step += 1
-                log.append(event.model_copy(update={"step": step}))
-            time.sleep(0.001)
-        log.append(events.Ended(step=step, reason="finished"))
-        written = time.monotonic()
-    answer = _answer(follower, 30)
-    assert time.monotonic() - written < 1.0 + 2.0  # the interpreter's end included
-    assert step >= 0.9 * RATE * SECONDS, "the writer was too slow: nothing was tested"
+        while step < RATE * SECONDS:
+            due = int((time.monotonic() - began) * RATE)
+            log.write(b"".join(line % number for number in range(step + 1, due + 1)))
+            step = max(step, due)
+            time.sleep(0.002)
+        log.write(events.dump_line(events.Ended(step=step, reason="finished")))
+    answer = _answer(follower, 60)
     assert (answer["seen"], answer["last"]) == (step, step)
+    assert answer["cpu_ms"] < 1000 * 0.5 * step / RATE
     assert answer["grown"] < 4 << 20
 
 
@@ -112,7 +110,7 @@ def test_a_million_events_and_a_torn_last_line_in_constant_memory(tmp_path: Path
     with log.open("ab") as file:
         file.write(b'nd":"paused"}\n' + events.dump_line(events.Ended(step=MILLION, reason="finished")))
     answer = _answer(follower, 110)
-    assert answer == {"seen": MILLION + 1, "last": MILLION, "damaged": 0, "grown": answer["grown"]}
+    assert (answer["seen"], answer["last"], answer["damaged"]) == (MILLION + 1, MILLION, 0)
     assert answer["grown"] < 8 << 20
 
 

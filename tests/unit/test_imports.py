@@ -61,7 +61,18 @@ def test_everything_but_gui_imports_without_napari_and_qt() -> None:
 
 
 #: Modules of the panel that are made of Qt or of napari's layers; the rest of `gui` needs neither.
-WINDOWED = ("bridge", "live_layers", "session", "shown_volumes", "widgets")
+WINDOWED = (
+    "annotation_layer",
+    "bridge",
+    "hover",
+    "live_layers",
+    "live_looks",
+    "session",
+    "shown_volumes",
+    "strokes",
+    "view_direction",
+    "widgets",
+)
 
 
 def _windowed(module: str) -> bool:

@@ -14,6 +14,7 @@ import torch
 
 from napari_crln import config, events
 from napari_crln.engine import preview as preview_module
+from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.loop import Trainer
@@ -258,10 +259,12 @@ def test_a_prototype_that_is_not_there_is_a_warning(data: TrainingData, tmp_path
 
 
 def test_a_run_records_the_anchors_of_the_volume_that_is_looked_at(
-    data: TrainingData, tmp_path: Path
+    data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(Budget, "left_s", 1e9)  # previews after each step, however slow the machine
     settings = config.build(
-        _settings(preview_share=0.5).model_dump(), {"method": {"cps": {"valid_confidence": 0}}}
+        _settings(preview_share=0.5).model_dump(),
+        {"iterations": 12, "method": {"cps": {"valid_confidence": 0}}},
     )
     records = []
     for event in Trainer(data, settings, tmp_path):
