@@ -11,6 +11,7 @@ from __future__ import annotations
 import io
 import re
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -84,15 +85,29 @@ def _at(journal: Path, revision: int) -> Path:
     return journal.with_name(f"{journal.name}-{revision}")
 
 
+#: What zipfile lets out of a damaged archive: wrong bytes, a cut end, or a header that claims encryption or another method.
+_UNREADABLE = (
+    zipfile.BadZipFile,
+    zipfile.LargeZipFile,
+    zlib.error,
+    EOFError,
+    OSError,
+    ValueError,
+    NotImplementedError,
+    RuntimeError,
+)
+
+
 def _files(path: Path) -> dict[str, bytes]:
     """Content by name, in order; nothing that would be written elsewhere than into the folder."""
+    content = io.BytesIO(path.read_bytes())  # so that what fails from here on is the archive's fault
     try:
-        with zipfile.ZipFile(path) as archive:
+        with zipfile.ZipFile(content) as archive:
             files = {info.filename: archive.read(info) for info in archive.infolist() if _is_plain(info)}
             if len(files) < len(archive.infolist()) or LAST not in files:
                 raise zipfile.BadZipFile("entries that no writer makes")
             return files
-    except (zipfile.BadZipFile, zipfile.LargeZipFile, NotImplementedError, RuntimeError) as error:
+    except _UNREADABLE as error:
         raise CorruptData(
             f"a damaged journal ({error})",
             "it is as its writer left it",
