@@ -61,7 +61,7 @@ class Desk:
         self.background.pump()
 
     def commands(self) -> list[str]:
-        files = sorted((self.now.run.folder / INBOX).glob("*.json"))
+        files = sorted((self.now.run.folder / INBOX).glob("[!.]*.json"))
         return [json.loads(file.read_text())["command"] for file in files]
 
 

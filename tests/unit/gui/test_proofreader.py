@@ -110,7 +110,7 @@ def test_the_run_that_trains_hears_of_new_labels(desk: Desk) -> None:
     desk.train()
     desk.show(UNLABELLED)
     desk.proofreader.accept(Plane(0, 3))
-    files = sorted((desk.now.run.folder / INBOX).glob("*.json"))
+    files = sorted((desk.now.run.folder / INBOX).glob("[!.]*.json"))
     sent = [json.loads(file.read_text()) for file in files]
     assert {"command": "labels_changed", "volume": UNLABELLED, "revision": 1} in sent
 
