@@ -36,6 +36,20 @@ def autocast(device: torch.device, precision: str) -> torch.autocast:
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=bf16)
 
 
+def cautions(device: torch.device, precision: str) -> list[str]:
+    """What a person should know of the device and the precision before training.
+
+    torch 2.13 (oneDNN) gives bf16 weight gradients of up to 1e31 to 3x3x3 convolutions over 2x3x2 voxels on a CPU, a size
+    that V-Net's bottleneck has with a patch of 32x48x32; 4x4x4 and larger ones are right (docs/experiments.md).
+    """
+    if device.type == "cpu" and precision == "bf16":
+        return [
+            "bf16 on a CPU: torch's gradients can be wrong where a patch is small in the network's coarsest level; "
+            "if the run ends with an infinite gradient, set engine.precision to fp32"
+        ]
+    return []
+
+
 def synchronise(device: torch.device) -> None:
     """Wait for the work that the device has still to do; on a CPU there is none."""
     if device.type == "cuda":

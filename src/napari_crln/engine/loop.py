@@ -22,7 +22,7 @@ from napari_crln.engine import checkpoint, fitting
 from napari_crln.engine.anchors import AnchorTrace
 from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
-from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.device import autocast, cautions, choose_device, use_threads
 from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.guard import StepGuard, diverged
 from napari_crln.engine.labels_intake import LabelsIntake
@@ -127,7 +127,8 @@ class Trainer:
         skipped = self._restore()
         self._sound = True
         yield self._started()
-        yield from map(self._warned, [*remarks(skipped, self._differences), *self._data.warnings])
+        told = [*remarks(skipped, self._differences), *cautions(self.device, self.settings.engine.precision)]
+        yield from map(self._warned, [*told, *self._data.warnings])
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:

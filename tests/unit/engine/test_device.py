@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from napari_crln.config import Engine
-from napari_crln.engine.device import autocast, choose_device, use_threads
+from napari_crln.engine.device import autocast, cautions, choose_device, use_threads
 from napari_crln.errors import ConfigError
 
 
@@ -23,6 +23,12 @@ def test_an_absent_device_is_refused_with_the_reason() -> None:
 def test_precision_on_a_cpu(precision: str, dtype: torch.dtype) -> None:
     with autocast(torch.device("cpu"), precision):
         assert (torch.ones(2, 2) @ torch.ones(2, 2)).dtype == dtype
+
+
+@pytest.mark.parametrize(("device", "precision", "warned"), [("cpu", "bf16", True), ("cpu", "auto", False)])
+def test_bf16_on_a_cpu_is_warned_of(device: str, precision: str, warned: bool) -> None:
+    told = cautions(torch.device(device), precision)
+    assert any("set engine.precision to fp32" in line for line in told) == warned
 
 
 def test_threads_are_set_where_named() -> None:
