@@ -9,8 +9,6 @@ is a function of seed and step.
 from __future__ import annotations
 
 import contextlib
-import os
-import socket
 import time
 from collections.abc import Generator, Iterator
 from functools import partial
@@ -31,7 +29,7 @@ from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.patience import Patience
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
-from napari_crln.engine.provenance import differences, remarks, stamped
+from napari_crln.engine.provenance import differences, remarks, stamped, started
 from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
@@ -126,9 +124,9 @@ class Trainer:
     def _train(self, inbox: Inbox, interrupts: Interrupts) -> Iterator[events.Event]:
         skipped = self._restore()
         self._sound = True
-        yield self._started()
-        told = [*remarks(skipped, self._differences), *cautions(self.device, self.settings.engine.precision)]
-        yield from map(self._warned, [*told, *self._data.warnings])
+        yield started(self.state, self.settings, self._data, self._differences, resumed=self._saved >= 0)
+        known = [*remarks(skipped, self._differences), *cautions(self.device, self.settings.engine.precision)]
+        yield from map(self._warned, [*known, *self._data.warnings])
         began = now()
         reason: Reason | None = None
         while reason is None and self.state.step < self.settings.iterations:
@@ -340,19 +338,3 @@ class Trainer:
 
     def _warned(self, message: str) -> events.Warned:
         return events.Warned(step=self.state.step, message=message)
-
-    def _started(self) -> events.Started:
-        student = self.state.learner.student
-        return events.Started(
-            step=self.state.step,
-            method=self.settings.method.name,
-            iterations=self.settings.iterations,
-            pid=os.getpid(),
-            host=socket.gethostname(),
-            resumed=self._saved >= 0,
-            labelled=len(self._data.labelled),
-            unlabelled=len(self._data.unlabelled),
-            parameters=sum(p.numel() for p in student.parameters()),
-            differences=tuple(self._differences),
-            prototypes=self.settings.method.dim.prototypes if self.settings.method.uses_clues else 0,
-        )

@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import combinations
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, TypedDict, Unpack
 
 import numpy as np
 import torch
@@ -92,20 +92,25 @@ class Windowing:
         )
 
 
+class Options(TypedDict, total=False):
+    """How a volume is gone through, for all functions here; see `blend_steps` for what is taken where one is missing."""
+
+    #: Intensities as stored to what the network takes.
+    normalise: Normalise | None
+    #: Where the network is.
+    device: torch.device | str
+    #: (windows done, windows in all), after each batch.
+    progress: Progress | None
+    #: Asked before each batch.
+    cancelled: Callable[[], bool]
+
+
 def predict_slabs(
-    network: Network,
-    image: SlicedVolume,
-    windowing: Windowing,
-    *,
-    normalise: Normalise | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    network: Network, image: SlicedVolume, windowing: Windowing, **options: Unpack[Options]
 ) -> Iterator[Slab]:
     """Class probabilities of a volume, slab by slab in order, covering each plane once.
 
     A volume smaller than the window is padded with each window's lowest intensity, and cropped back exactly.
-    `progress(done, total)` counts windows, and is called after each batch, as `cancelled()` is before it.
 
     Raises
     ------
@@ -117,33 +122,15 @@ def predict_slabs(
         lambda windows_b1dhw: _probabilities(network, windows_b1dhw, windowing.flips),
         image,
         windowing,
-        normalise=normalise,
-        device=device,
-        progress=progress,
-        cancelled=cancelled,
+        **options,
     )
 
 
 def blend_slabs(
-    values: Callable[[Tensor], Tensor],
-    image: SlicedVolume,
-    windowing: Windowing,
-    *,
-    normalise: Normalise | None = None,
-    device: torch.device | str = "cpu",
-    progress: Progress | None = None,
-    cancelled: Callable[[], bool] = lambda: False,
+    values: Callable[[Tensor], Tensor], image: SlicedVolume, windowing: Windowing, **options: Unpack[Options]
 ) -> Iterator[Slab]:
     """Any values of windows, (b, 1, d, h, w) to (b, C, d, h, w), averaged as `predict_slabs` does probabilities."""
-    steps = blend_steps(
-        values,
-        image,
-        windowing,
-        normalise=normalise,
-        device=device,
-        progress=progress,
-        cancelled=cancelled,
-    )
+    steps = blend_steps(values, image, windowing, **options)
     return (slab for slab in steps if slab is not None)
 
 
@@ -179,8 +166,10 @@ def blend_steps(
             yield from _cropped(probability_CDHW, row + first, grid)
 
 
-def predict_labels(network: Network, image: SlicedVolume, windowing: Windowing, **options: Any) -> LabelDHW:
-    """Most probable class of each voxel, uint8 (uint16 above 256 classes); options as `predict_slabs` takes."""
+def predict_labels(
+    network: Network, image: SlicedVolume, windowing: Windowing, **options: Unpack[Options]
+) -> LabelDHW:
+    """Most probable class of each voxel, uint8 (uint16 above 256 classes)."""
     slabs = predict_slabs(network, image, windowing, **options)
     return np.concatenate([most_probable(slab.probability_CDHW) for slab in slabs])
 
