@@ -65,6 +65,9 @@ class Optimiser(_Section):
     learning_rate: float = _field(2.5e-3, "peak learning rate", "warn", gt=0)
     momentum: float = _field(0.9, "Nesterov momentum", "warn", ge=0, lt=1)
     weight_decay: float = _field(5e-4, "L2 penalty", "warn", ge=0)
+    decay: Literal["all", "kernels"] = _field(
+        "all", "what it acts on: kernels spares biases, norms and prototypes"
+    )
     power: float = _field(0.9, "exponent of the polynomial decay", "warn", ge=0)
     warmup: int = _field(0, "iterations of linear warm-up (paper: 0)", "warn", ge=0)
     clip_norm: float | None = _field(None, "largest gradient norm; none: not clipped", "warn", gt=0)
@@ -109,6 +112,7 @@ class Dim(_Section):
 
     prototypes: int = _field(16, "R, prototypes a class", ge=1)
     width: int = _field(64, "F, width of the prototypes and of the representations", ge=1)
+    prototype_std: float = _field(1.0, "standard deviation of the prototypes' start", gt=0)
     stages: _Stages = _field(
         (2, 3), "decoder stages, coarse to fine: 2 = 1/4, 3 = 1/2 resolution", min_length=1
     )
@@ -127,6 +131,13 @@ class Rectification(_Section):
     on: Literal["logits", "probabilities"] = _field("logits", "what M is added to")
     mu_initial: float = _field(0.05, "μ at the start, near 0: clues weigh fully", gt=0, lt=1)
     mu_learning_rate: float = _field(0.05, "SGD step of μ's parameter; 0: μ stays", "warn", ge=0)
+    mu_step: Literal["gradient", "normalised"] = _field(
+        "gradient", "μ's parameter moves by the step times its gradient, or by the step against its sign"
+    )
+    confidence: Literal["sum", "mean"] = _field(
+        "sum", "softmax of the rectified logits as they are, or over 2 - μ: a weighted mean of z and M"
+    )
+    joint: float = _field(0.0, "weight of the supervised loss of z + (1 - μ) M", "warn", ge=0)
 
 
 class Consistency(_Section):
@@ -139,6 +150,7 @@ class Consistency(_Section):
     sample_threshold: float = _field(0.97, "confidence that counts, weighting = sample", ge=0, le=1)
     voxel_threshold: float = _field(0.75, "confidence that counts, weighting = voxel", ge=0, le=1)
     ramp_up: int = _field(0, "iterations of sigmoid ramp-up; 0: none", "warn", ge=0)
+    clues: float = _field(0.0, "weight of the same term on the student's M", "warn", ge=0)
 
 
 class Cps(_Section):
@@ -149,6 +161,9 @@ class Cps(_Section):
     temperature: float = _field(0.5, "of InfoNCE", gt=0)
     anchors: int = _field(256, "uncertain voxels a class, at most", ge=1)
     negatives: int = _field(512, "negatives an anchor", ge=1)
+    mean_negatives: bool = _field(
+        False, "negatives count by their mean: the term's floor does not grow with their number"
+    )
     valid_confidence: float = _field(
         0.7, "teacher's confidence that makes an unlabelled voxel valid", ge=0, le=1
     )

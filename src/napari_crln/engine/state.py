@@ -44,11 +44,10 @@ class TrainingState:
         if speed.compiled:
             compile_networks(learner)
         optimiser = torch.optim.SGD(
-            learner.student.parameters(),
+            parameter_groups(learner.student, options),
             lr=options.learning_rate,
             momentum=options.momentum,
             nesterov=options.momentum > 0,
-            weight_decay=options.weight_decay,
             fused=speed.fused,
             foreach=False,
         )
@@ -96,6 +95,23 @@ class TrainingState:
         self.step = snapshot.step
         self.best_dice = float(snapshot.state["best_dice"])
         self.fitted = snapshot.state.get("fitted")
+
+
+def parameter_groups(student: torch.nn.Module, options: config.Optimiser) -> list[dict[str, Any]]:
+    """What weight decay acts on, and what it spares: all but the weights of convolutions and linear maps."""
+    if options.decay == "all":
+        return [{"params": list(student.parameters()), "weight_decay": options.weight_decay}]
+    kernels = {
+        id(m.weight)
+        for m in student.modules()
+        if isinstance(m, torch.nn.Linear | torch.nn.modules.conv._ConvNd)
+    }
+    decayed = [p for p in student.parameters() if id(p) in kernels]
+    spared = [p for p in student.parameters() if id(p) not in kernels]
+    return [
+        {"params": decayed, "weight_decay": options.weight_decay},
+        {"params": spared, "weight_decay": 0.0},
+    ]
 
 
 def _start_momentum(optimiser: torch.optim.SGD) -> None:

@@ -15,6 +15,7 @@ from which draws are gathered.
 
 from __future__ import annotations
 
+import math
 from typing import NamedTuple
 
 import torch
@@ -84,7 +85,7 @@ def cps_loss(
     to_positive_CA = torch.einsum("caf,cf->ca", anchor_CAF, positive_CF)
     to_pool_CAP = torch.einsum("caf,pf->cap", anchor_CAF, _unit(pool_CPF).flatten(0, 1))
     to_negative_CAN = to_pool_CAP.gather(2, negatives)
-    loss_CA = info_nce(to_positive_CA, to_negative_CAN, settings.temperature)
+    loss_CA = info_nce(to_positive_CA, to_negative_CAN, settings.temperature, settings.mean_negatives)
     # A class contrasts only where another class is present to give negatives.
     use_CA = anchors.real_Ck & (present_C.sum() > 1)
     per_class_C = (loss_CA * use_CA).sum(1) / use_CA.sum(1).clamp(min=1)
@@ -105,9 +106,13 @@ def unassertive_positive(mean_CF: Tensor, prototype_CF: Tensor, xi: Tensor) -> T
     return (mean_CF + xi * prototype_CF) / (1 + xi)
 
 
-def info_nce(to_positive: Tensor, to_negatives: Tensor, temperature: float) -> Tensor:
-    """-log(e^{s⁺/τ} / (e^{s⁺/τ} + Σ e^{s⁻/τ})) of cosine similarities (…) and (…, N)."""
+def info_nce(
+    to_positive: Tensor, to_negatives: Tensor, temperature: float, mean_negatives: bool = False
+) -> Tensor:
+    """-log(e^{s⁺/τ} / (e^{s⁺/τ} + Σ e^{s⁻/τ})) of cosine similarities (…) and (…, N); Σ / N with `mean_negatives`."""
     logits = torch.cat([to_positive.unsqueeze(-1), to_negatives], -1) / temperature
+    if mean_negatives:
+        logits[..., 1:] -= math.log(to_negatives.shape[-1])
     return torch.logsumexp(logits, -1) - logits[..., 0]
 
 

@@ -14,7 +14,7 @@ from torch import Tensor
 from napari_crln.method.cps import CpsTerm, cps_loss, valid_labels
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 from napari_crln.method.losses import consistency_loss, ramp_up, supervised_loss
-from napari_crln.method.rectify import PseudoLabels, pseudo_labels, rectify
+from napari_crln.method.rectify import PseudoLabels, fuse, pseudo_labels, rectified_labels
 from napari_crln.method.views import apply_strong, apply_weak, strong_draws, weak_draws
 from napari_crln.nn.model import Output
 from napari_crln.types import IGNORE
@@ -38,7 +38,7 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
     pseudo = before
     if clues_u is not None and method.uses_rectification and step >= method.rectification.after:
         mu = learner.trust.mu.detach()
-        pseudo = pseudo_labels(rectify(z_u.logits_BCDHW, clues_u.map_BCDHW, mu, method.rectification))
+        pseudo = rectified_labels(z_u.logits_BCDHW, clues_u.map_BCDHW, mu, method.rectification)
 
     # 4. Student on the labelled batch and on the strong view; M on the labelled part.
     x_s, pseudo_s = strong_view(learner, x_u, pseudo, valid_u, random)
@@ -51,8 +51,18 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
     terms["consistency"] = weight * consistency_loss(z_s, *pseudo_s, method.consistency)
     labelled = None
     if method.uses_clues:
-        m_l = learner.student.clues(out, count=len(x_l)).map_BCDHW
+        seen = None if method.consistency.clues else len(x_l)
+        m = learner.student.clues(out, count=seen).map_BCDHW
+        m_l = m[: len(x_l)]
         terms["clues"] = supervised_loss(m_l, y_l)
+        if method.consistency.clues:
+            weight = method.consistency.clues * ramp_up(step, method.consistency.ramp_up)
+            terms["clues_consistency"] = weight * consistency_loss(
+                m[len(x_l) :], *pseudo_s, method.consistency
+            )
+        if method.rectification.joint:
+            fused = fuse(z_l.float(), m_l.float(), learner.trust.mu.detach())
+            terms["joint"] = method.rectification.joint * supervised_loss(fused, y_l)
         labelled = (z_l.detach(), m_l.detach(), y_l)
     anchors = None
     if method.uses_cps:

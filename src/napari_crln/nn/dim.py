@@ -134,7 +134,8 @@ class DynamicInteraction(nn.Module):
         super().__init__()
         self.settings = settings
         self.classes = classes
-        self.prototypes = nn.Parameter(torch.randn(classes, settings.prototypes, settings.width))
+        start = torch.randn(classes, settings.prototypes, settings.width) * settings.prototype_std
+        self.prototypes = nn.Parameter(start)
         finest = settings.stages[-1]
         widths = [settings.width, *(stage_channels[s] for s in settings.stages)]
         self.interactions = nn.ModuleDict()
