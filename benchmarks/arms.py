@@ -14,17 +14,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from napari_crln import config, events
 from napari_crln.engine import checkpoint, evaluate
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
+from napari_crln.engine.device import autocast
 from napari_crln.engine.loop import Trainer
-from napari_crln.engine.predict import Windowing, predict_labels
+from napari_crln.engine.predict import Windowing, blend_slabs, most_probable, predict_labels
 from napari_crln.engine.state import build_learner, load_learner
 from napari_crln.engine.validate import InferNetwork
 from napari_crln.method.learner import Learner
+from napari_crln.method.rectify import fuse
 
 #: Each rung adds one thing to the one before; then the peers.
 ARMS: dict[str, list[str]] = {
@@ -125,6 +128,29 @@ def predict(learner: Learner, settings: config.RunConfig, case: Case, clues: boo
     return predict_labels(network, case.image, Windowing.of(settings), normalise=apply, device=device)
 
 
+def predict_ways(learner: Learner, settings: config.RunConfig, case: Case) -> dict[bool, NDArray[Any]]:
+    """Class indices with clues (True) and from z alone (False), by one pass over the windows; with the one way that there is."""
+    if not settings.method.uses_clues:
+        return {True: predict(learner, settings, case, None)}
+
+    def values(windows_b1dhw: torch.Tensor) -> torch.Tensor:
+        learner.teacher.eval()
+        with autocast(windows_b1dhw.device, settings.engine.precision):
+            output = learner.teacher(windows_b1dhw)
+            clues = learner.teacher.clues(output).map_BCDHW
+        z = output.logits_BCDHW.float()
+        return torch.cat([fuse(z, clues.float(), learner.trust.mu).softmax(1), z.softmax(1)], 1)
+
+    device = next(learner.parameters()).device
+    windowing, apply = Windowing.of(settings), case.normalisation.apply
+    slabs = blend_slabs(values, case.image, windowing, normalise=apply, device=device)
+    parts = [np.split(slab.probability_CDHW, 2) for slab in slabs]
+    return {
+        clues: np.concatenate([most_probable(part[way]) for part in parts])
+        for way, clues in enumerate((True, False))
+    }
+
+
 def score(
     cases: Iterable[Case], predictions: Callable[[Case], NDArray[Any]], names: Sequence[str]
 ) -> dict[str, Any]:
@@ -136,6 +162,17 @@ def score(
         for c in cases
     )
     return dict(json.loads(evaluate.evaluate(scored, names).model_dump_json(exclude={"cases"})))
+
+
+def score_ways(learner: Learner, settings: config.RunConfig, data: TrainingData) -> dict[str, Any]:
+    """`validation`, and `validation_without_clues` where the method has clues."""
+    predicted = {case.name: predict_ways(learner, settings, case) for case in data.validation}
+    kinds = {"validation": True, "validation_without_clues": False}
+    return {
+        kind: score(data.validation, lambda case, c=clues: predicted[case.name][c], data.class_names)  # type: ignore[misc]
+        for kind, clues in kinds.items()
+        if clues or settings.method.uses_clues
+    }
 
 
 def history(folder: Path) -> dict[str, Any]:
@@ -165,12 +202,19 @@ def summarise(results: Sequence[dict[str, Any]]) -> dict[str, Any]:
                     "median": statistics.median(values),
                     "range": [min(values), max(values)],
                     "by_seed": values,
+                    # Distances are means over the cases where something was predicted: here is how many were not.
+                    "cases_left_out": [_left_out(r[kind]["overall"], metric) for r in results if r.get(kind)],
                 }
     by_seed = summary.get("validation", {}).get("dice", {}).get("by_seed", [])
     if len(by_seed) == len(results) > 0:
         middle = sorted(by_seed)[len(by_seed) // 2]
         summary["median_seed"] = summary["seeds"][by_seed.index(middle)]
     return summary
+
+
+def _left_out(overall: dict[str, Any], metric: str) -> int:
+    found = overall["statistics"]
+    return int(found["dice"]["count"]) - int((found.get(metric) or {"count": 0})["count"])
 
 
 def _lines(path: Path) -> list[str]:

@@ -46,7 +46,8 @@ from napari_crln import config, events
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 
-LADDER = ["supervised", "mean-teacher", "clues", "rectified", "crln", "supervised-all"]
+#: In the order in which they are run: the claim and its control first, as device time may end at any point.
+LADDER = ["crln", "mean-teacher", "supervised", "rectified", "clues", "supervised-all"]
 #: Cases at the end of the list that a tuning run is scored on.
 HELD_OUT = 16
 #: Half resolution, for CPUs: a narrow V-Net, and patches of about the full ones' millimetres.
@@ -170,13 +171,12 @@ class Job:
         """Predict the cases that have no file yet; False when time is up before the last."""
         learner = arms.trained_learner(settings, pack.class_names, run)
         for case in cases:
-            for clues in self._ways(settings):
-                path = self.predicted(case, clues)
-                if path.exists():
-                    continue
-                if late():
-                    return False
-                _save(path, arms.predict(learner, settings, case, clues))
+            if all(self.predicted(case, clues).exists() for clues in self._ways(settings)):
+                continue
+            if late():
+                return False
+            for clues, labels in arms.predict_ways(learner, settings, case).items():
+                _save(self.predicted(case, clues), labels)
         return True
 
     def _ways(self, settings: config.RunConfig) -> list[bool]:

@@ -59,12 +59,7 @@ def run_one(options: argparse.Namespace, arm: str, seed: int) -> None:
         "overrides": [*options.set, *arms.overrides_of(arm)],
         **arms.history(folder.path),
     }
-    for kind, clues in [("", True), ("_without_clues", False)][: 1 + settings.method.uses_clues]:
-        result[f"validation{kind}"] = arms.score(
-            data.validation,
-            lambda case, c=clues: arms.predict(learner, settings, case, c),
-            data.class_names,
-        )
+    result |= arms.score_ways(learner, settings, data)
     record(_result(options, arm, seed), ["python", *arms.public(sys.argv)], result, [seed])
 
 

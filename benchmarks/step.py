@@ -25,6 +25,8 @@ import statistics
 import sys
 import tempfile
 import time
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +39,9 @@ from napari_crln import config
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, choose_device, synchronise
+from napari_crln.engine.guard import StepGuard, diverged
 from napari_crln.engine.memory import peak_memory_mb
+from napari_crln.engine.meter import Meter
 from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.update import descend
@@ -53,7 +57,8 @@ SWITCHES: dict[str, dict[str, str]] = {
     "crln contiguous": {"channels_last": "off"},
     "crln unfused": {"fused": "off"},
     "crln compiled": {"compile": "on"},
-    "crln eager fp32": {"precision": "fp32", "channels_last": "off", "fused": "off", "compile": "off"},
+    "crln untuned": {"autotune": "off"},
+    "crln eager fp32": {"precision": "fp32", "channels_last": "off", "fused": "off", "autotune": "off"},
     "crln streamed": {"cohort": "streamed"},
 }
 #: The margin around the patch of the volumes that patches are cut from.
@@ -96,6 +101,10 @@ class Variant:
         of_run = data[self.settings.engine.cohort]
         self.state = TrainingState.initial(self.settings, of_run.class_names, device)
         self.batches = Batches(of_run, self.settings, device)
+        self.meter = Meter(device)
+        self.guard = StepGuard(
+            self.state.learner.watched(), device.type != "cpu", partial(diverged, 1e-4, name)
+        )
         self.wall_s: list[float] = []
         self.cpu_s: list[float] = []
         self.wait_s: list[float] = []
@@ -109,10 +118,14 @@ class Variant:
         random = Randomness(0, self.state.step)
         batch = self.batches.at(random)
         waited = time.perf_counter() - wall
-        with autocast(self.device, self.settings.engine.precision):
-            result = STEPS[self.settings.method.name](self.state.learner, batch, self.state.step, random)
-        descend(self.state.optimiser, result.loss, 1e-4, None)
+        torch.backends.cudnn.benchmark = self.speed.autotuned
+        with self.guard.undoing():
+            with autocast(self.device, self.settings.engine.precision):
+                result = STEPS[self.settings.method.name](self.state.learner, batch, self.state.step, random)
+            norm = descend(self.state.optimiser, result.loss, 1e-4, None)
+            self.guard.judge(norm, {"total": result.loss, **result.terms}, self.state.step)
         self.state.learner.after_step(result, self.state.step, self.speed.fused)
+        self.meter.add(result, norm, time.perf_counter() - wall, waited)
         self.state.step += 1
         synchronise(self.device)
         self.last_s = time.perf_counter() - wall
@@ -229,6 +242,9 @@ def _variants(text: str) -> list[str]:
     chosen = {"all": known, "switches": [*METHODS, *SWITCHES]}.get(text) or text.split(",")
     if unknown := set(chosen) - set(known):
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
+    if "crln streamed" in chosen and not all(map(find_spec, ("zarr", "tensorstore", "tomlkit"))):
+        print("crln streamed is left out: it needs zarr, tensorstore and tomlkit", file=sys.stderr)
+        chosen = [name for name in chosen if name != "crln streamed"]
     return chosen
 
 

@@ -154,12 +154,7 @@ def run_one(options: argparse.Namespace, job: Job) -> None:
         sys.exit(3)
     learner = arms.trained_learner(settings, data.class_names, run)
     results: dict[str, Any] = {**job._asdict(), **arms.history(run), "overrides": arms.overrides_of(job.arm)}
-    for kind, clues in [("", True), ("_without_clues", False)][: 1 + settings.method.uses_clues]:
-        results[f"validation{kind}"] = arms.score(
-            data.validation,
-            lambda case, c=clues: arms.predict(learner, settings, case, c),
-            data.class_names,
-        )
+    results |= arms.score_ways(learner, settings, data)
     record(options.out / job.file, ["python", *arms.public(sys.argv)], results, [job.seed])
     shutil.rmtree(run)
 

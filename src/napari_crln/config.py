@@ -238,6 +238,7 @@ class Engine(_Section):
     channels_last: Switch = _field("auto", "channels_last_3d weights; auto: on CPU and CUDA", "warn")
     fused: Switch = _field("auto", "optimiser and EMA in few kernels; auto: on CPU and CUDA", "warn")
     compile: Switch = _field("auto", "networks by torch.compile; auto: off", "warn")
+    autotune: Switch = _field("auto", "cuDNN tries its algorithms at each new size; auto: on", "warn")
     cohort: Literal["auto", "resident", "streamed"] = _field(
         "auto", "volumes on the device, or patches read from disk; auto: by the memory that is there", "free"
     )

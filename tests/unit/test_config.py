@@ -34,6 +34,7 @@ OPTIONS = [
     "engine.checkpoint_every",
     "engine.chunk_cache_mb",
     "engine.cohort",
+    "engine.autotune",
     "engine.compile",
     "engine.device",
     "engine.fused",

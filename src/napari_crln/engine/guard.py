@@ -9,7 +9,7 @@ it stays there, decides what is kept, and is read with the losses; the message s
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 
 import torch
@@ -25,26 +25,27 @@ class StepGuard:
 
     Parameters
     ----------
-    learner : on its device
+    learner : what a step's forward passes change the statistics of, on its device
     deferred : leave verdicts on the device until `check`
     refusal : makes the error from what was not finite and the step, counted from 0
     """
 
     def __init__(self, learner: nn.Module, deferred: bool, refusal: Callable[[str, int], Exception]) -> None:
-        self._buffers = list(learner.buffers())
-        self._kept = [buffer.clone() for buffer in self._buffers]
+        self._statistics = _by_dtype(learner.buffers())
         self._deferred, self._refusal = deferred, refusal
-        device = self._buffers[0].device if self._buffers else torch.device("cpu")
+        device = next((buffer.device for buffer in learner.buffers()), torch.device("cpu"))
         self._first_bad = torch.full((), _NEVER, dtype=torch.int64, device=device)
 
     @contextmanager
     def undoing(self) -> Iterator[None]:
         """Put the statistics back if the block fails."""
-        self._copy(self._kept, self._buffers)
+        for statistics in self._statistics:
+            statistics.keep()
         try:
             yield
         except BaseException:
-            self._copy(self._buffers, self._kept)
+            for statistics in self._statistics:
+                statistics.put_back()
             raise
 
     @torch.no_grad()
@@ -62,8 +63,8 @@ class StepGuard:
                 raise self._refusal(_told(losses, float(norm)), step)
             return
         finite = torch.isfinite(norm)
-        for buffer, kept in zip(self._buffers, self._kept, strict=True):
-            buffer.copy_(torch.where(finite, buffer, kept))
+        for statistics in self._statistics:
+            statistics.put_back_unless(finite)
         self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=step))
 
     def check(self, means: Mapping[str, float], norm: float) -> None:
@@ -79,11 +80,42 @@ class StepGuard:
             self._first_bad = torch.full_like(self._first_bad, _NEVER)
             raise self._refusal(_told(means, norm), step)
 
-    @staticmethod
+
+class _Copies:
+    """Copies of tensors of one dtype, end to end in one tensor: a network has many small ones, and a kernel each is dear."""
+
+    def __init__(self, tensors: list[Tensor]) -> None:
+        self._tensors = tensors
+        self._kept = self._joined()
+
     @torch.no_grad()
-    def _copy(targets: list[Tensor], sources: list[Tensor]) -> None:
-        if targets:
-            torch._foreach_copy_(targets, sources)
+    def keep(self) -> None:
+        """Remember what they hold now."""
+        self._kept = self._joined()
+
+    def put_back(self) -> None:
+        """Give them what was kept."""
+        self._spread(self._kept)
+
+    def put_back_unless(self, good: Tensor) -> None:
+        """The same where a scalar on the device is false; nobody waits for it."""
+        self._spread(torch.where(good, self._joined(), self._kept))
+
+    def _joined(self) -> Tensor:
+        return torch.cat([tensor.flatten() for tensor in self._tensors])
+
+    @torch.no_grad()
+    def _spread(self, joined: Tensor) -> None:
+        parts = torch.split(joined, [tensor.numel() for tensor in self._tensors])
+        views = [part.view_as(tensor) for part, tensor in zip(parts, self._tensors, strict=True)]
+        torch._foreach_copy_(self._tensors, views)
+
+
+def _by_dtype(tensors: Iterable[Tensor]) -> list[_Copies]:
+    groups: dict[torch.dtype, list[Tensor]] = {}
+    for tensor in tensors:
+        groups.setdefault(tensor.dtype, []).append(tensor)
+    return [_Copies(group) for group in groups.values()]
 
 
 def _told(losses: Mapping[str, float], norm: float) -> str:

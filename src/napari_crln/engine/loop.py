@@ -81,7 +81,7 @@ class Trainer:
             self.state = TrainingState.initial(settings, data.class_names, self.device)
             self._draw_from(data)
         refusal = partial(diverged, settings.optimiser.learning_rate, folder.name)
-        self._guard = StepGuard(self.state.learner, self.device.type != "cpu", refusal)
+        self._guard = StepGuard(self.state.learner.watched(), self.device.type != "cpu", refusal)
         self._previewer = Previewer(
             self.state, data, settings, folder, self._anchors, settle=self._meter.settle
         )

@@ -1,7 +1,8 @@
 """What makes a step fast, each a switch of `config.Engine`; the slow way gives the same numbers, to rounding.
 
 `auto` is what paid where it was measured. Compiling is not among it: on two CPU cores it gains 7 % and costs a
-minute; on CUDA `benchmarks/step.py` tells what it gains.
+minute; on CUDA `benchmarks/step.py` tells what it gains. That cuDNN tries its algorithms first is on unmeasured: the sizes of
+patches and windows never change, the case that it is made for.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ class Speed:
     channels_last: bool
     fused: bool
     compiled: bool
+    autotuned: bool
 
     @classmethod
     def of(cls, settings: config.Engine, device: torch.device) -> Speed:
@@ -30,11 +32,13 @@ class Speed:
             channels_last=_decide(settings.channels_last, able),
             fused=_decide(settings.fused, able),
             compiled=_decide(settings.compile, False),
+            autotuned=_decide(settings.autotune, True),
         )
 
 
 def lay_out(learner: Learner, speed: Speed) -> Learner:
-    """The learner with its weights in the memory format that is asked for."""
+    """The learner with its weights in the memory format that is asked for, and cuDNN told how to choose."""
+    torch.backends.cudnn.benchmark = speed.autotuned
     layout = torch.channels_last_3d if speed.channels_last else torch.contiguous_format
     return learner.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 

@@ -80,6 +80,10 @@ class Learner(nn.Module):
         self.trust = Trust(settings.rectification)
         self.settings = settings
 
+    def watched(self) -> nn.Module:
+        """What a step's forward passes move the statistics of: the teacher's only where it trains with its own."""
+        return self if self.settings.teacher.mode == "train" else self.student
+
     @torch.no_grad()
     def teach(self, x_B1DHW: Tensor) -> tuple[Output, Clues | None]:
         """The teacher's output and, where the method has them, its own clues; no gradient."""

@@ -38,10 +38,14 @@ def update_teacher(
     else:
         for mine, theirs in zip(averaged_t, averaged_s, strict=True):
             mine.lerp_(theirs, weight)
-    for mine, theirs in zip(teacher.buffers(), student.buffers(), strict=True):
-        if not mine.is_floating_point():
-            mine.copy_(theirs)
+    counters = _counters(teacher)
+    if counters:
+        torch._foreach_copy_(counters, _counters(student))
 
 
 def _floating(module: nn.Module) -> list[Tensor]:
     return [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+
+
+def _counters(module: nn.Module) -> list[Tensor]:
+    return [t for t in module.buffers() if not t.is_floating_point()]

@@ -234,3 +234,21 @@ def test_each_rung_is_what_it_says(arm: str) -> None:
     expected = {"clues": (True, False, False), "rectified": (True, True, False), "crln": (True, True, True)}
     assert switches == expected.get(arm, (False, False, False))
     assert (method.rectification.after, method.bcp.pretrain) == (100, 100)
+
+
+@pytest.mark.parametrize("arm", ["mean-teacher", "crln"])
+def test_both_ways_of_predicting_in_one_pass_are_those_of_two(arm: str) -> None:
+    import torch
+
+    from napari_crln.engine.state import build_learner
+
+    arms = module("arms")
+    small = ["network.base_filters=2", "batches.patch=[16, 16, 16]", "method.rectification.mu_initial=0.3"]
+    settings = arms.settings_of("la2018", arm, 1, [*small, "engine.device=cpu", "predicting.stride=none"])
+    learner, case = build_learner(settings, 2, torch.device("cpu")), make_case(3)
+    found = arms.predict_ways(learner, settings, case)
+    assert set(found) == ({True, False} if arm == "crln" else {True})
+    for clues, labels in found.items():
+        np.testing.assert_array_equal(labels, arms.predict(learner, settings, case, clues))
+    if arm == "crln":
+        assert (found[True] != found[False]).any()

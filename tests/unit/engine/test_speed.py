@@ -96,7 +96,7 @@ def test_switches_are_obeyed(settings: Settings, switch: str, expected: bool) ->
 
 
 def test_the_compile_switch_compiles_student_and_teacher(
-    settings: Settings, monkeypatch: pytest.MonkeyPatch
+    settings: RunConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compiled: list[str] = []
     monkeypatch.setattr(
@@ -109,9 +109,17 @@ def test_the_compile_switch_compiles_student_and_teacher(
 
 
 def test_automatic_switches_by_device() -> None:
-    assert Speed.of(Engine(), CPU) == Speed(channels_last=True, fused=True, compiled=False)
-    assert Speed.of(Engine(), torch.device("cuda")) == Speed(True, True, False)
-    assert Speed.of(Engine(), torch.device("mps")) == Speed(False, False, False)
+    assert Speed.of(Engine(), CPU) == Speed(channels_last=True, fused=True, compiled=False, autotuned=True)
+    assert Speed.of(Engine(), torch.device("cuda")) == Speed(True, True, False, True)
+    assert Speed.of(Engine(), torch.device("mps")) == Speed(False, False, False, True)
+
+
+def test_cudnn_is_told_how_to_choose(settings: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
+    TrainingState.initial(settings(), NAMES, CPU)
+    assert torch.backends.cudnn.benchmark
+    TrainingState.initial(settings(engine={"autotune": "off"}), NAMES, CPU)
+    assert not torch.backends.cudnn.benchmark
 
 
 #: What reads a value or a shape off the device, or moves a constant onto it: on CUDA each waits for it.
