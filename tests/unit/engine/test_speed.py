@@ -114,7 +114,7 @@ def test_automatic_switches_by_device() -> None:
     assert Speed.of(Engine(), torch.device("mps")) == Speed(False, False, False, True)
 
 
-def test_cudnn_is_told_how_to_choose(settings: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_cudnn_is_told_how_to_choose(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.cudnn, "benchmark", False)
     TrainingState.initial(settings(), NAMES, CPU)
     assert torch.backends.cudnn.benchmark
