@@ -35,7 +35,7 @@ from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.stored import Volume
 from napari_crln.volume.streamed import ChunkCache, streamed_image
 
-_CACHE_MB = 256  # decoded chunks: bands of planes are thinner than chunks
+_CACHE_MB = 128  # decoded chunks: bands of planes are thinner than chunks
 
 
 class Segmentation(NamedTuple):
