@@ -31,6 +31,7 @@ import torch
 from numpy.typing import NDArray
 from record import record
 
+from napari_crln import config
 from napari_crln.engine.ahead import ReadAhead
 from napari_crln.engine.cohort import Case, Cohort
 from napari_crln.types import ShapeDHW
@@ -177,8 +178,8 @@ def _parse() -> argparse.Namespace:
     )
     parser.add_argument("--patches", type=int, default=200)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--read-ahead", type=int, default=4)
-    parser.add_argument("--cache-mb", type=int, default=256)
+    parser.add_argument("--read-ahead", type=int, default=config.Engine().read_ahead)
+    parser.add_argument("--cache-mb", type=int, default=config.Engine().chunk_cache_mb)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", type=Path, help="where the temporary volume is made")
     parser.add_argument("--out", type=Path)

@@ -16,13 +16,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from napari_crln.engine.annotated import AnnotatedVoxels
+from napari_crln.engine.holding import fits_float32, holdable_values, normalised_values
 from napari_crln.engine.streaming import StreamedTensor
 from napari_crln.errors import GridMismatch, ProjectError
 from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
@@ -257,7 +258,7 @@ class Cohort:
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
         held = self._held[index]
         n = held.normalisation
-        x = held.image[_window(corner, self.patch)].to(torch.float32, copy=True)
+        x = held.image[_window(corner, self.patch)].to(torch.float32, copy=n is not None)
         if n is not None:
             x.clamp_(n.low, n.high).sub_(n.shift).mul_(n.scale)
         return x.unsqueeze(0)
@@ -289,9 +290,11 @@ class Cohort:
     def _hold(self, case: Case) -> _Held:
         d, h, w = case.image.shape
         padding = Padding.to_fit((d, h, w), self.patch)
-        left = case.normalisation if _fits_float32(case.image.dtype) else None
-        holdable = partial(_holdable, case.normalisation)
+        left = case.normalisation if fits_float32(case.image.dtype) else None
+        holdable = partial(holdable_values, case.normalisation)
         if isinstance(case.image, StreamedArray):
+            if left is not None and self.device.type == "cpu":
+                holdable, left = partial(normalised_values, left), None
             image: Tensor | StreamedTensor = StreamedTensor(case.image, padding, holdable, self.device)
         else:
             stored = padding.pad(holdable(case.image))
@@ -325,19 +328,6 @@ class Cohort:
         kept = before.foreground[~((before.foreground >= low) & (before.foreground < high)).all(1)]
         joined = torch.cat([kept, inside]).numpy()
         return torch.from_numpy(joined[np.lexsort(joined.T[::-1])])
-
-
-def _fits_float32(dtype: np.dtype[Any]) -> bool:
-    """Whether float32 holds every value: those of up to 16 bits, and its own."""
-    return dtype.itemsize <= 2 or dtype.newbyteorder("=") == np.float32
-
-
-def _holdable(normalisation: Normalisation, stored: ImageDHW) -> ImageDHW:
-    """Stored values in a dtype of torch's; what is wider than float32 is normalised at once, in float64."""
-    native = stored.astype(stored.dtype.newbyteorder("="), copy=False)
-    if native.dtype == np.uint16:  # torch has no arithmetic on it
-        return native.astype(np.int32)
-    return native if _fits_float32(native.dtype) else normalisation.apply(native)
 
 
 def _window(corner: ShapeDHW, patch: ShapeDHW) -> tuple[slice, ...]:
