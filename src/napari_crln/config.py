@@ -131,13 +131,9 @@ class Rectification(_Section):
     on: Literal["logits", "probabilities"] = _field("logits", "what M is added to")
     mu_initial: float = _field(0.05, "μ at the start, near 0: clues weigh fully", gt=0, lt=1)
     mu_learning_rate: float = _field(0.05, "SGD step of μ's parameter; 0: μ stays", "warn", ge=0)
-    mu_step: Literal["gradient", "normalised"] = _field(
-        "gradient", "μ's parameter moves by the step times its gradient, or by the step against its sign"
-    )
     confidence: Literal["sum", "mean"] = _field(
         "sum", "softmax of the rectified logits as they are, or over 2 - μ: a weighted mean of z and M"
     )
-    joint: float = _field(0.0, "weight of the supervised loss of z + (1 - μ) M", "warn", ge=0)
 
 
 class Consistency(_Section):

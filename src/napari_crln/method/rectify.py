@@ -33,7 +33,6 @@ class Trust(nn.Module):
         initial = math.log(settings.mu_initial / (1 - settings.mu_initial))
         self.a = nn.Parameter(torch.tensor(initial))
         self.learning_rate = settings.mu_learning_rate
-        self.normalised = settings.mu_step == "normalised"
 
     @property
     def mu(self) -> Tensor:
@@ -50,8 +49,7 @@ class Trust(nn.Module):
             fused = fuse(logits_BCDHW.detach().float(), clues_BCDHW.detach().float(), self.mu)
             (gradient,) = torch.autograd.grad(supervised_loss(fused, target_BDHW), self.a)
         with torch.no_grad():
-            direction = gradient.nan_to_num(0.0, 0.0, 0.0)
-            self.a.sub_(self.learning_rate * (direction.sign() if self.normalised else direction))
+            self.a.sub_(self.learning_rate * gradient.nan_to_num(0.0, 0.0, 0.0))
 
 
 def fuse(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor | float) -> Tensor:

@@ -14,7 +14,7 @@ from torch import Tensor
 from napari_crln.method.cps import CpsTerm, cps_loss, valid_labels
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 from napari_crln.method.losses import consistency_loss, ramp_up, supervised_loss
-from napari_crln.method.rectify import PseudoLabels, fuse, pseudo_labels, rectified_labels
+from napari_crln.method.rectify import PseudoLabels, pseudo_labels, rectified_labels
 from napari_crln.method.views import apply_strong, apply_weak, strong_draws, weak_draws
 from napari_crln.nn.model import Output
 from napari_crln.types import IGNORE
@@ -60,9 +60,6 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
             terms["clues_consistency"] = weight * consistency_loss(
                 m[len(x_l) :], *pseudo_s, method.consistency
             )
-        if method.rectification.joint:
-            fused = fuse(z_l.float(), m_l.float(), learner.trust.mu.detach())
-            terms["joint"] = method.rectification.joint * supervised_loss(fused, y_l)
         labelled = (z_l.detach(), m_l.detach(), y_l)
     anchors = None
     if method.uses_cps:

@@ -61,6 +61,28 @@ def test_info_nce_is_cross_entropy_with_the_positive_first() -> None:
     torch.testing.assert_close(info_nce(positive, negatives, 0.5), expected)
 
 
+@pytest.mark.parametrize("count", [1, 9, 512])
+def test_negatives_that_count_by_their_mean_leave_the_floor_where_it_is(count: int) -> None:
+    positive, negatives = torch.full((4,), 1.0), torch.full((4, count), -1.0)
+    term = info_nce(positive, negatives, 0.5, mean_negatives=True)
+    one = info_nce(positive, negatives[:, :1], 0.5)
+    torch.testing.assert_close(term, one)
+    spread = torch.linspace(-1, 1, count).expand(4, count)
+    by_hand = -torch.log(
+        torch.exp(positive / 0.5) / (torch.exp(positive / 0.5) + torch.exp(spread / 0.5).mean(1))
+    )
+    torch.testing.assert_close(info_nce(positive, spread, 0.5, mean_negatives=True), by_hand)
+
+
+@pytest.mark.parametrize("temperature", [0.5, 0.02, 0.001])
+def test_negatives_are_drawn_at_any_temperature(temperature: float) -> None:
+    pool = Sample(torch.arange(6).view(3, 2), torch.ones(3, 2, dtype=torch.bool))
+    mean = torch.randn(3, WIDTH, generator=generator())
+    drawn = draw_negatives(mean, torch.tensor([True] * 3), pool, (20, 20), temperature, generator())
+    own = torch.arange(3).view(3, 1, 1)
+    assert (drawn // 2 != own).all()
+
+
 def test_unassertive_positive_by_hand() -> None:
     mean, prototype = torch.tensor([[1.0, 3.0]]), torch.tensor([[4.0, 0.0]])
     torch.testing.assert_close(unassertive_positive(mean, prototype, torch.tensor(0.0)), mean)

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from napari_crln.config import Rectification
 from napari_crln.method.losses import supervised_loss
-from napari_crln.method.rectify import Trust, fuse, pseudo_labels, rectify
+from napari_crln.method.rectify import Trust, fuse, pseudo_labels, rectified_labels, rectify
 from napari_crln.types import IGNORE
 
 
@@ -31,6 +31,19 @@ def test_rectification_of_probabilities_is_the_ablation() -> None:
     p = 1 / (1 + math.exp(-2))
     rectified = rectify(z, m, torch.tensor(0.5), Rectification(on="probabilities"))
     torch.testing.assert_close(rectified, voxel(p, 1 - p + 0.5))
+
+
+@pytest.mark.parametrize("mu", [0.0, 0.2, 1.0])
+def test_a_mean_has_the_label_of_the_sum_and_is_less_sure_of_it(mu: float) -> None:
+    z, m = 4 * torch.randn(2, 3, 4, 4, 4), 4 * torch.randn(2, 3, 4, 4, 4)
+    of_sum = rectified_labels(z, m, torch.tensor(mu), Rectification(confidence="sum"))
+    of_mean = rectified_labels(z, m, torch.tensor(mu), Rectification(confidence="mean"))
+    assert torch.equal(of_sum.label_BDHW, of_mean.label_BDHW)
+    assert (of_mean.confidence_BDHW <= of_sum.confidence_BDHW + 1e-6).all()
+    expected = ((z + (1 - mu) * m) / (2 - mu)).softmax(1).amax(1)
+    torch.testing.assert_close(of_mean.confidence_BDHW, expected)
+    if mu == 1:  # the teacher alone
+        torch.testing.assert_close(of_mean.confidence_BDHW, pseudo_labels(z).confidence_BDHW)
 
 
 def test_full_trust_leaves_the_teacher_as_it_is() -> None:
