@@ -51,7 +51,7 @@ def test_from_project_to_prediction(panel: Any, sample: Path, wait: Callable[...
     panel.train.pause_button.click()
     wait(lambda: model.snapshot.run.state == "paused")
     step = model.snapshot.run.progress.step
-    assert panel.train.pause_button.text() == "&Resume"
+    assert panel.train.pause_button.text() == "Res&ume"
     panel.train.pause_button.click()
     wait(lambda: model.snapshot.run.progress.step > step)
     panel.train.stop_button.click()
