@@ -77,7 +77,9 @@ def _pair(options: argparse.Namespace, data: TrainingData, number: int) -> dict[
     without, with_ = timed[0.0], timed[options.share]
     cost = 1 - with_["iterations_per_s"] / without["iterations_per_s"]
     cpu_cost = 1 - without["cpu_s_per_iteration"] / with_["cpu_s_per_iteration"]
-    print(f"pair {number}: {without} without, {with_} with: {cost:.1%}, by CPU time {cpu_cost:.1%}", flush=True)
+    print(
+        f"pair {number}: {without} without, {with_} with: {cost:.1%}, by CPU time {cpu_cost:.1%}", flush=True
+    )
     return {
         "order": list(shares),
         "without": without,
