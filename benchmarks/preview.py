@@ -8,8 +8,9 @@ at `--warmup` and the last: previews, their writing and the loop's own work incl
 The advance that the budget gives at the start is spent within the warm-up and repaid after it, so make the timed
 part long: the advance is 2 s, earned by 40 s of training at 5 %.
 
-`cost_share` is of iterations/s, by the wall clock; `cpu_cost_share` of the CPU time that an iteration takes, which tells
-more on a machine where others work, too: they lengthen the one much and the other little.
+`cost_share` is of iterations/s, by the wall clock, and `cpu_cost_share` of the CPU time that an iteration takes. Where others
+work on the machine, too, both say more of them than of previews; `spent_share` does not: the time in the run with previews
+that was spent on them (and on suggestions, which share their budget), within the same minute and of the same total.
 
 With `--pair N` (from 0) only that pair is measured and added to those in `--out`: calls of limited time, on a machine
 that is idle only for some minutes at a stretch.
@@ -24,13 +25,16 @@ import statistics
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from record import record
 
 from napari_crln import config
+from napari_crln.engine.budget import Budget
 from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.loop import Trainer
@@ -55,9 +59,12 @@ def main() -> None:
         "pairs": pairs,
         "cost_share_median": statistics.median(pair["cost_share"] for pair in pairs),
         "cpu_cost_share_median": statistics.median(pair["cpu_cost_share"] for pair in pairs),
+        "spent_share_median": statistics.median(pair["spent_share"] for pair in pairs),
         "load": os.getloadavg()[0],
     }
-    print(f"previews cost {results['cost_share_median']:.1%} of iterations/s (median)")
+    print(
+        f"previews cost {results['cost_share_median']:.1%} of iterations/s, {results['spent_share_median']:.1%} of time"
+    )
     if options.out:
         record(options.out, ["python", *sys.argv], results, [options.seed])
 
@@ -86,6 +93,7 @@ def _pair(options: argparse.Namespace, data: TrainingData, number: int) -> dict[
         "with": with_,
         "cost_share": cost,
         "cpu_cost_share": cpu_cost,
+        "spent_share": with_["spent_s"] / with_["timed_s"],
     }
 
 
@@ -106,7 +114,8 @@ def _run(options: argparse.Namespace, data: TrainingData, share: float) -> dict[
     )
     marks: list[tuple[int, float, float]] = []
     generations = 0
-    with tempfile.TemporaryDirectory() as folder:
+    spent: list[tuple[float, float]] = []
+    with tempfile.TemporaryDirectory() as folder, mock.patch.object(Budget, "spend", _noting(spent)):
         for event in Trainer(data, settings, Path(folder)):
             if isinstance(event, Stepped):
                 marks.append((event.step, now(), time.process_time()))
@@ -115,9 +124,21 @@ def _run(options: argparse.Namespace, data: TrainingData, share: float) -> dict[
     return {
         "iterations_per_s": (last - first) / (ended - began),
         "timed_s": ended - began,
+        "spent_s": sum(seconds for at, seconds in spent if began <= at <= ended),
         "cpu_s_per_iteration": (cpu_ended - cpu_began) / (last - first),
         "generations": generations,
     }
+
+
+def _noting(spent: list[tuple[float, float]]) -> Callable[[Budget, float], None]:
+    """A budget's `spend` that also notes when it was called, and the seconds."""
+    spend = Budget.spend
+
+    def noting(budget: Budget, seconds: float) -> None:
+        spent.append((now(), seconds))
+        spend(budget, seconds)
+
+    return noting
 
 
 def _data(options: argparse.Namespace) -> TrainingData:

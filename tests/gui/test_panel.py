@@ -93,11 +93,12 @@ def test_new_from_open_layers_makes_a_project_that_can_be_trained(
     labels[4:8, 4:8, 4:8] = 1
     viewer.add_labels(labels, name="a labels", units=("mm",) * 3)
     monkeypatch.setattr(NewProject, "ask_coverage", lambda self, proposal: "dense")
-    monkeypatch.setattr(NewProject, "ask_folder", lambda self: tmp_path / "made.crln")
+    panel.project.new_project.home = tmp_path
     panel.project.layers_button.click()
     wait(lambda: panel.session.model.snapshot.project is not None)
     assert [row.role for row in panel.session.model.snapshot.project.volumes] == ["labelled", "unlabelled"]
     assert panel.train.train_button.isEnabled()
+    assert panel.session.model.snapshot.project.path.parent == tmp_path
 
 
 def test_the_loop_is_not_blocked_by_slow_work(panel: Any, qtbot: Any) -> None:
