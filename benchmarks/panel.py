@@ -7,7 +7,8 @@ One process is napari with the panel; the run is a child process on all cores, a
 - `open_s`: from asking napari for the widget to a drawn panel (napari itself is open already), and whether torch was imported;
 - `first_loss_s`, `first_layers_s`: from the click on Train to the first point on a curve and to the first live layer;
 - `lateness_ms`: how late a 10 ms timer of the viewer's event loop fires while the run trains: percentiles in 2D and in 3D,
-  once the first layers are there, for as long as it trains;
+  once the first layers are there, for as long as it trains; with the longest pauses and what the main thread did
+  meanwhile (holdups.py);
 - `curves_ms`: one redraw of the loss curves, painting included, with 10⁵ points on each of five lines;
 - `dice`: of the prediction of a held-out sample volume by the panel, against its truth, and when it was there (`predicted_s`).
 
@@ -26,6 +27,7 @@ from typing import Any
 
 import napari
 import numpy as np
+from holdups import Holdups
 from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 from record import record
@@ -45,6 +47,7 @@ class Lateness:
     def __init__(self) -> None:
         self.late: list[float] = []
         self._last: float | None = None
+        self._holdups = Holdups()
         self._timer = QTimer()
         self._timer.setTimerType(Qt.TimerType.PreciseTimer)
         self._timer.setInterval(_BEAT_MS)
@@ -55,18 +58,27 @@ class Lateness:
         if self._last is not None:
             self.late.append(max(0.0, (now - self._last) * 1000 - _BEAT_MS))
         self._last = now
+        self._holdups.beat()
 
     def __enter__(self) -> Lateness:
+        self._holdups.__enter__()
         self._timer.start()
         return self
 
     def __exit__(self, *_: object) -> None:
         self._timer.stop()
+        self._holdups.__exit__()
 
-    def summary(self) -> dict[str, float]:
+    def summary(self) -> dict[str, Any]:
         values = np.array(self.late)
         p50, p99 = np.percentile(values, (50, 99))
-        return {"p50": float(p50), "p99": float(p99), "max": float(values.max()), "beats": len(values)}
+        return {
+            "p50": float(p50),
+            "p99": float(p99),
+            "max": float(values.max()),
+            "beats": len(values),
+            "longest": self._holdups.longest,
+        }
 
 
 def main() -> None:
@@ -98,6 +110,7 @@ def _walk(viewer: Any, folder: Path, options: argparse.Namespace) -> dict[str, A
     try:
         results |= _train(viewer, panel, options)
         results |= _predict(panel, path, results.pop("clicked"))
+        results["curves_ms"] = _curves()
     finally:
         if model.snapshot.run.active:
             panel.session.presenter.stop()

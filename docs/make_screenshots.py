@@ -88,6 +88,9 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     for spec in LIVE_MAPS:
         presenter.tick_map(spec.key, False)
     viewer.dims.ndisplay = 3
+    viewer.layers[f"{model.snapshot.shown} annotation"].visible = False
+    viewer.scene.camera.angles = (-10, 35, -160)
+    panel.findChild(QScrollArea).ensureWidgetVisible(panel.predict)
     shot("panel-3d")
 
 

@@ -167,3 +167,45 @@ def test_a_panel_opened_in_3d_shows_live_layers(shown: Shown, wait: Callable[...
     _tick(shown, "prediction", "anchors")
     shown.session.presenter.attach(shown.folder)
     wait(lambda: shown.step() == shown.step("anchors") == 9)
+
+
+def test_what_the_user_does_to_live_layers_lasts(shown: Shown, wait: Callable[..., None], qtbot: Any) -> None:
+    """Rename, delete, hide and edit, each while new maps come."""
+    viewer, live, model = shown.session.viewer, shown.session.live, shown.session.model
+    shape = shown.session.volumes.grids["phantom_000"].shape
+    _tick(shown, "prediction", "rectified")
+    shown.section.every.setValue(0.1)
+    shown.publish("phantom_000", shape, 1)
+    shown.session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == shown.step("rectified") == 1)
+
+    live.layer("prediction").name = "mine"
+    viewer.layers.remove(live.layer("rectified"))
+    shown.publish("phantom_000", shape, 2)
+    wait(lambda: shown.step() == 2)
+    assert live.layer("prediction").name == "mine"
+    assert live.layer("rectified") is None
+    assert not shown.section.ticks["rectified"].isChecked()
+    shown.section.ticks["rectified"].click()
+    wait(lambda: shown.step("rectified") == 2)
+
+    live.layer("rectified").visible = False
+    shown.publish("phantom_000", shape, 3)
+    wait(lambda: shown.step() == 3)
+    assert shown.step("rectified") == 2, "what is not seen costs nothing"
+    live.layer("rectified").visible = True
+    wait(lambda: shown.step("rectified") == 3)
+
+    edited = live.layer("prediction")
+    edited.data_setitem((np.array([0]), np.array([0]), np.array([0])), 2)
+    kept = edited.data.copy()
+    assert "no longer updated" in model.snapshot.message.text
+    shown.publish("phantom_000", shape, 4)
+    wait(lambda: shown.step("rectified") == 4)
+    qtbot.wait(300)
+    shown.section.ticks["prediction"].click()
+    shown.section.ticks["prediction"].click()
+    wait(lambda: shown.step() == 4)
+    assert live.layer("prediction") is not edited
+    assert edited in viewer.layers
+    np.testing.assert_array_equal(edited.data, kept)

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+from qtpy.QtWidgets import QFileDialog
+
+from napari_crln.volume.sample import make_sample_project
 
 pytestmark = [pytest.mark.gui, pytest.mark.slow, pytest.mark.timeout(400)]
 
+SHAPE = (16, 32, 32)
+ROLES = ("labelled", "labelled", "unlabelled", "unlabelled", "test")
 #: A net so small that a step takes a tenth of a second.
 TINY = (
     "network.base_filters=4; network.dropout=false; batches.labelled=1; batches.unlabelled=1; "
@@ -19,13 +25,19 @@ TINY = (
 )
 
 
-def test_from_project_to_prediction(panel: Any, sample: Path, wait: Callable[..., None]) -> None:
+def test_from_sample_data_to_prediction(
+    panel: Any, tmp_path: Path, wait: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
     session, viewer = panel.session, panel.session.viewer
     model, presenter = session.model, session.presenter
     assert not panel.train.train_button.isEnabled()
     assert "Open a project" in panel.train.why.text()
 
-    presenter.open_project(sample)
+    chosen = str(tmp_path / "phantoms.crln")
+    monkeypatch.setattr(QFileDialog, "getSaveFileName", lambda *_: (chosen, ""))
+    small = partial(make_sample_project, shape=SHAPE, roles=ROLES, preset=None)  # the true one takes minutes
+    monkeypatch.setattr("napari_crln.volume.sample.make_sample_project", small)
+    panel.project.sample_button.click()
     wait(panel.train.train_button.isEnabled)
     wait(lambda: "phantom_000" in [layer.name for layer in viewer.layers])
     assert panel.project.table.rowCount() == len(model.snapshot.project.volumes)
@@ -44,14 +56,15 @@ def test_from_project_to_prediction(panel: Any, sample: Path, wait: Callable[...
     wait(lambda: live.layer("prediction") is not None and live.layer("clues") is not None, 120)
     _placed_like_the_volume(live.layer("clues"), viewer.layers["phantom_000"])
     wait(lambda: panel.suggest.list.count() > 0, 120)
-    assert panel.suggest.list.item(0).text().startswith(("phantom_002", "phantom_003"))  # the unlabelled ones
+    unlabelled = tuple(row.name for row in model.snapshot.project.volumes if row.role == "unlabelled")
+    assert panel.suggest.list.item(0).text().startswith(unlabelled)
     first = live.layer("clues").data
     wait(lambda: not np.array_equal(live.layer("clues").data, first), 120)
 
     panel.train.pause_button.click()
     wait(lambda: model.snapshot.run.state == "paused")
     step = model.snapshot.run.progress.step
-    assert panel.train.pause_button.text() == "&Resume"
+    assert panel.train.pause_button.text() == "Res&ume"
     panel.train.pause_button.click()
     wait(lambda: model.snapshot.run.progress.step > step)
     panel.train.stop_button.click()

@@ -56,6 +56,12 @@ def follow_run(
                 lives, next_beat = alive(), time.monotonic() + beat_s
 
 
+def last_words(child: Child) -> str:
+    """What a process said last, for the status line; "" if that was nothing for a person."""
+    said = child.tail().strip().splitlines()
+    return "" if not said or said[-1].startswith("{") else said[-1].removeprefix("napari-crln: ")
+
+
 def is_trained(folder: Path) -> bool:
     """Whether a process holds the run; True where another machine's cannot be asked."""
     named = holder(folder)

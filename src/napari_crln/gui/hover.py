@@ -18,6 +18,8 @@ from napari_crln.gui.tags import tag_of
 from napari_crln.previews import Quantisation
 
 _TOLD = frozenset({"preview", "annotation", "labels", "prediction"})
+#: What the volume's own layers are called; not as a live one that may lie over them.
+_STORED = {"annotation": "annotation", "labels": "labels", "prediction": "stored prediction"}
 _BETWEEN = " · "
 
 
@@ -87,7 +89,7 @@ def _is_of_mouse(status: Any) -> bool:
 
 def described(layer: Any, facts: Mapping[str, Any], value: Any) -> str:
     """A value of a layer in words: `prediction: body`, `clues (body): +1.3`."""
-    name = str(facts.get("map", facts["content"])).replace("_", "-")
+    name = str(facts["map"]).replace("_", "-") if "map" in facts else _STORED[facts["content"]]
     if isinstance(layer, Points):
         return f"anchor: {layer.features['class'].iloc[int(value)]}"
     if isinstance(layer, Labels):

@@ -9,7 +9,7 @@ from typing import Any
 
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
-from napari_crln.gui.following import PredictionReport, follow_prediction
+from napari_crln.gui.following import PredictionReport, follow_prediction, last_words
 from napari_crln.gui.model import PanelModel, PredictionChoice, PredictionView
 from napari_crln.gui.presenter import Launch
 from napari_crln.run.launch import Child, launch
@@ -98,8 +98,8 @@ class Predictor:
         elif child.returncode == 0:
             self._model.say("Predicted.")
         else:
-            said = child.tail().strip().splitlines() or [f"prediction ended with status {child.returncode}"]
-            self._model.say(said[-1], "error")
+            said = last_words(child) or f"Prediction ended with status {child.returncode}."
+            self._model.say(said, "error")
         self._predicted()
 
 

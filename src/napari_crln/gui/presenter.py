@@ -17,7 +17,7 @@ from napari_crln.errors import CrlnError
 from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
-from napari_crln.gui.following import Report, follow_run, is_trained
+from napari_crln.gui.following import Report, follow_run, is_trained, last_words
 from napari_crln.gui.model import LiveChoice, Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import STATES, RunView, after, pruned
@@ -232,9 +232,9 @@ class Presenter:
         """The process went without an `ended` event: what it printed last says why."""
         if view.state == "stopping":
             return replace(view, state="stopped")
-        said = self._child.tail().strip().splitlines() if self._child is not None else []
-        if said and not said[-1].startswith("{"):
-            return replace(view, state="failed", note=said[-1])
+        said = last_words(self._child) if self._child is not None else ""
+        if said:
+            return replace(view, state="failed", note=said)
         return replace(
             view, state="stopped", note="Its process is gone. Resume goes on from its last checkpoint."
         )

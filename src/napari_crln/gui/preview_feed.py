@@ -2,7 +2,8 @@
 
 One read at a time. A read is asked for when something wanted has changed, or a newer generation has come, and the
 throttle is ready; so generations that come faster than they can be drawn are skipped, and the last is always
-drawn. A reply to a question that is no longer asked (another volume, class, run or generation) is dropped.
+drawn. What an update takes is its parts and the redraws of the canvas after them, as told by how late the next tick comes:
+where drawing is slow (3D without a GPU), updates are rarer, and drawn in one go. A reply to a question that is no longer asked (another volume, class, run or generation) is dropped.
 """
 
 from __future__ import annotations
@@ -167,6 +168,10 @@ def _restored(under: MapPicture, quantisation: Quantisation) -> NDArray[np.uint8
 
 
 _DONE: Iterator[None] = iter(())
+#: The panel's timer, s.
+TICK_S = 0.05
+_SLOW_REDRAW_S = 0.1  # of the canvas: then all layers are drawn at once, not each with a redraw of its own
+_LONGEST_REDRAW_S = 10.0  # what takes longer is no redraw: the machine slept
 
 
 class PreviewFeed:
@@ -197,6 +202,8 @@ class PreviewFeed:
         self._frame_of: Wanted | None = None
         self._wanted: Wanted | None = None
         self._drawing: Iterator[None] = _DONE
+        self._drawn_at: float | None = None  # until the canvas has had its time
+        self._redraw_s = 0.0
 
     @property
     def idle(self) -> bool:
@@ -213,13 +220,18 @@ class PreviewFeed:
 
     def tick(self) -> None:
         """Draw the next part, or read if something is to be drawn and the throttle allows; call it again and again."""
+        self._note_redraw()
         if self._held():
             return
         if self._drawing is not _DONE:
             self._draw_part(continued=True)
+            while self._redraw_s > _SLOW_REDRAW_S and self._drawing is not _DONE:
+                self._draw_part(continued=True)
             return
         question = self._wanted
-        if question is None or question == self._shown or self._asked is not None or not self.throttle.ready:
+        if question is None or question == self._shown or self._asked is not None:
+            return
+        if not (self.throttle.ready_at_once if self._is_urgent(question) else self.throttle.ready):
             return
         self._asked = question
         before = self._frame if question.same_picture(self._frame_of) else None
@@ -247,6 +259,22 @@ class PreviewFeed:
             self.throttle.timed(partial(next, self._drawing), continued=continued)
         except StopIteration:
             self._drawing = _DONE
+        self._drawn_at = self.throttle.now()
+
+    def _note_redraw(self) -> None:
+        """The first tick after a part is as late as the canvas took to draw it."""
+        if self._drawn_at is not None:
+            self._redraw_s = self.throttle.now() - self._drawn_at - TICK_S
+            self._drawn_at = None
+            if self._redraw_s > 0:
+                self.throttle.add(min(self._redraw_s, _LONGEST_REDRAW_S))
+
+    def _is_urgent(self, question: Wanted) -> bool:
+        """Whether the user has asked for something else; not so for a newer generation of the same."""
+        seen = self._shown
+        if seen is None or not question.same_picture(seen) or question.keys != seen.keys:
+            return True
+        return question.generations[0] < seen.generations[0]
 
     def _not_answered(self, error: Exception) -> None:
         self._asked, self._shown = None, self._wanted

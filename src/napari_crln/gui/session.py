@@ -20,7 +20,7 @@ from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Launch, Presenter
-from napari_crln.gui.preview_feed import Frame, PreviewFeed, wanted
+from napari_crln.gui.preview_feed import TICK_S, Frame, PreviewFeed, wanted
 from napari_crln.gui.project_files import VolumeData, read_volume
 from napari_crln.gui.proofreader import Proofreader
 from napari_crln.gui.shown_volumes import ShownVolumes
@@ -33,7 +33,6 @@ from napari_crln.gui.view_direction import ViewDirection
 from napari_crln.run.launch import launch
 from napari_crln.volume.annotate import Plane
 
-_TICK_S = 0.05
 _FOCUS_EVERY_S = 0.3
 _SAVE_EVERY_S = 0.1
 _SUGGESTIONS_EVERY_S = 1.0
@@ -74,7 +73,7 @@ class Session:
         self._going: Place | None = None
         self._closed = False
         self.model.changed.connect(self._on_changed)
-        self.bridge.every(_TICK_S, self.feed.tick)
+        self.bridge.every(TICK_S, self.feed.tick)
         self.bridge.every(_FOCUS_EVERY_S, self._send_focus)
         self.bridge.every(_SAVE_EVERY_S, self.annotator.tick)
         self.bridge.every(_SUGGESTIONS_EVERY_S, self.suggestions.tick)

@@ -8,6 +8,7 @@ from functools import partial
 
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
+from napari_crln.gui.following import last_words
 from napari_crln.gui.model import PanelModel
 from napari_crln.gui.presenter import Launch
 from napari_crln.run.launch import Child, launch
@@ -52,8 +53,8 @@ class SliceSuggester:
         self._child = None
         self._model.update(suggesting=False)
         if child.returncode != 0:
-            said = child.tail().strip().splitlines() or [f"suggest ended with status {child.returncode}"]
-            self._model.say(said[-1], "error")
+            said = last_words(child) or f"Suggesting ended with status {child.returncode}."
+            self._model.say(said, "error")
 
 
 def _until_ended(child: Child) -> Iterator[None]:

@@ -10,6 +10,8 @@ T = TypeVar("T")
 
 #: Rest after an update, in times of what it took.
 REST = 10
+#: Rest before what a person asked for, at most, s.
+URGENT_S = 1.0
 
 
 class Throttle:
@@ -24,12 +26,26 @@ class Throttle:
     def __init__(self, least_s: float = 0.1, clock: Callable[[], float] = time.monotonic) -> None:
         self.least_s = least_s
         self._clock = clock
-        self._next = -float("inf")
+        self._next = self._ended = -float("inf")
         self.last_cost_s = 0.0
 
     @property
     def ready(self) -> bool:
         return self._clock() >= self._next
+
+    @property
+    def ready_at_once(self) -> bool:
+        """Ready for what a person asked for, who should not wait out the rest after a slow update."""
+        return self._clock() >= min(self._next, self._ended + URGENT_S)
+
+    def add(self, cost_s: float) -> None:
+        """What the last update took besides, and the rest that goes with it: drawing comes after the update itself."""
+        self.last_cost_s += cost_s
+        self._rest()
+
+    def now(self) -> float:
+        """The clock's time, s."""
+        return self._clock()
 
     def timed(self, update: Callable[[], T], *, continued: bool = False) -> T:
         """Do an update, or a further part of one, and rest in proportion to what it took, all parts together."""
@@ -38,6 +54,9 @@ class Throttle:
         try:
             return update()
         finally:
-            ended = self._clock()
-            self.last_cost_s = before + ended - began
-            self._next = ended + max(self.least_s, REST * self.last_cost_s)
+            self.last_cost_s = before + self._clock() - began
+            self._rest()
+
+    def _rest(self) -> None:
+        self._ended = self._clock()
+        self._next = self._ended + max(self.least_s, REST * self.last_cost_s)

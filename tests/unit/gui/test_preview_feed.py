@@ -51,6 +51,7 @@ def test_one_read_at_a_time_and_the_newest_is_what_is_read_next(monkeypatch) -> 
         feed.tick()
     assert len(background.waiting) == 1
     background.answer()
+    feed.tick()
     clock.now += 1
     feed.tick()
     background.answer()
@@ -74,6 +75,7 @@ def test_what_is_drawn_is_not_read_again_until_it_is_forgotten(monkeypatch) -> N
     feed.want(wanted(1))
     feed.tick()
     background.answer()
+    feed.tick()
     clock.now += 1
     feed.tick()
     assert not background.waiting
@@ -88,6 +90,7 @@ def test_slow_drawing_is_followed_by_ten_times_its_rest(monkeypatch) -> None:
     feed.want(wanted(1))
     feed.tick()
     background.answer()
+    feed.tick()
     feed.want(wanted(2))
     clock.now += 4.9
     feed.tick()
@@ -149,6 +152,7 @@ def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatc
     feed.tick()
     feed.tick()
     assert parts == [0, 1, 2]
+    feed.tick()
     ended = clock.now
     assert feed.throttle.last_cost_s == pytest.approx(0.3)
     clock.now = ended + 2.9
@@ -158,3 +162,52 @@ def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatc
     feed.tick()
     assert background.waiting
     assert not feed.idle
+
+
+def test_a_canvas_that_is_slow_to_draw_gets_rarer_updates_in_one_go(monkeypatch) -> None:
+    """3D without a GPU: the redraw after a part takes seconds, and shows in nothing but the next tick's lateness."""
+    feed, background, _, clock = make(monkeypatch)
+    parts: list[int] = []
+
+    def draw(frame: Frame) -> Iterator[None]:
+        for number in range(4):
+            parts.append(number)
+            yield
+
+    feed._show = draw
+    feed.want(wanted(1))
+    feed.tick()
+    background.answer()
+    assert parts == [0]
+    clock.now += 2.0  # the canvas
+    feed.tick()
+    assert parts == [0, 1, 2, 3]
+    clock.now += 2.0
+    feed.want(wanted(2))
+    feed.tick()
+    ended = clock.now
+    clock.now = ended + 38
+    feed.tick()
+    assert not background.waiting, "newer maps rest for ten times what the two redraws took"
+    clock.now = ended + 40
+    feed.tick()
+    assert background.waiting
+
+
+def test_what_the_user_asks_for_does_not_wait_out_the_rest(monkeypatch) -> None:
+    feed, background, drawn, clock = make(monkeypatch, cost=5.0)
+    feed.want(wanted(1, 2))
+    feed.tick()
+    background.answer()
+    feed.tick()
+    for question in (wanted(2, 1, class_index=2), wanted(1, class_index=2), wanted(1, volume="b")):
+        feed.want(question)
+        clock.now += 1.1
+        feed.tick()
+        background.answer()
+        feed.tick()
+    assert [generation for _, generation in drawn] == [1, 2, 1, 1]
+    feed.want(wanted(7, volume="b"))
+    clock.now += 1.1
+    feed.tick()
+    assert not background.waiting

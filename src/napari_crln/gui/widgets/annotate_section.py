@@ -12,9 +12,6 @@ from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.widgets.parts import Button, Hint, Section
 
-_WAITS = "#e8a33d"
-_FAILED = "#ff6b6b"
-
 
 class AnnotateSection(Section):
     """The section between Live layers and Predict.
@@ -29,7 +26,7 @@ class AnnotateSection(Section):
         self, annotator: Annotator, ready: Callable[[], object], complete: Callable[[], None]
     ) -> None:
         super().__init__()
-        self.shown = QCheckBox("Annotation &layer")
+        self.shown = QCheckBox("&Annotation layer")
         self.shown.setToolTip(
             "Show the layer that the volume is annotated on: 0 is not annotated, 1 background, then the classes. "
             "What you paint is saved as you paint it."
@@ -43,7 +40,7 @@ class AnnotateSection(Section):
         self.correct.toggled.connect(annotator.set_correcting)
         self.paint = Button("&Brush", "Select the annotation layer, with the brush ready.", ready)
         self.complete = Button(
-            "&Slice complete",
+            "Slice co&mplete",
             "This slice is annotated completely: whatever is not painted in it is background. Can be undone.",
             complete,
         )
@@ -64,7 +61,7 @@ class AnnotateSection(Section):
         self.correct.setEnabled(not reason)
         if old is None or (view, now.run.labels_taken) != (old.annotation, old.run.labels_taken):
             self.saving.say(
-                saved_text(now), _FAILED if view.error else _WAITS if view.saving == "pending" else ""
+                saved_text(now), "error" if view.error else "warning" if view.saving == "pending" else "info"
             )
 
 

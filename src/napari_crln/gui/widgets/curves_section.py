@@ -3,16 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import pyqtgraph as pg
 from qtpy.QtWidgets import QTabWidget
 
 from napari_crln.gui.curves import Curves, Series
-from napari_crln.gui.widgets.parts import Section
+from napari_crln.gui.widgets.parts import Hint, Section
 
 _COLOURS = ("#e8e8e8", "#4ea8de", "#f4a259", "#7bc950", "#e56399", "#b388eb", "#f0e442")
 _ON_LIGHT = ("#303030", "#0072b2", "#d55e00", "#2b8a3e", "#c2255c", "#6741d9", "#997404")
+#: Of axes and text, and of lines.
+_DARK, _LIGHT = ("#b0b0b0", _COLOURS), ("#505050", _ON_LIGHT)
 _HEIGHT = 190
+_WAITING = (
+    "The curves begin with the first report of a run.",
+    "The curves begin with the first report of a run whose method has a teacher.",
+    "Dice comes with the first validation: it takes volumes of the role validation.",
+)
 
 
 class CurvesSection(Section):
@@ -29,12 +37,7 @@ class CurvesSection(Section):
         self._drawn: tuple[int, int] | None = None
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
-        colours, ink = (_COLOURS, "#b0b0b0") if dark else (_ON_LIGHT, "#505050")
-        self.plots = [
-            _Plot("loss (no unit)", background, ink, colours),
-            _Plot("share, 0 to 1", background, ink, colours),
-            _Plot("Dice, 0 to 1", background, ink, colours),
-        ]
+        self.plots = [_Plot("loss (no unit)"), _Plot("share, 0 to 1"), _Plot("Dice, 0 to 1")]
         for title, tip, plot in zip(
             ("Losses", "μ, agreement", "Dice"),
             ("Loss terms as they enter the total, means since the last report.",
@@ -46,7 +49,18 @@ class CurvesSection(Section):
             self.tabs.setTabToolTip(index, tip)
         self.tabs.setFixedHeight(_HEIGHT + 30)
         self.tabs.currentChanged.connect(lambda _: self.refresh())
+        self.legend = Hint("legend")
+        self.legend.setToolTip("Which line is which, or why there is none.")
         self.rows.addWidget(self.tabs)
+        self.rows.addWidget(self.legend)
+        self.dress(background, dark)
+
+    def dress(self, background: str, dark: bool) -> None:
+        """Colours of napari's theme."""
+        for plot in self.plots:
+            plot.dress(background, *_DARK if dark else _LIGHT)
+        self._drawn = None
+        self.refresh()
 
     def refresh(self) -> None:
         """Draw the visible plot if there is anything new."""
@@ -58,27 +72,35 @@ class CurvesSection(Section):
         measures = {n: s for n, s in self._curves.measures.items() if n != "gradient_norm"}
         groups = (self._curves.losses, measures, self._curves.dice)
         self.plots[index].draw(groups[index])
+        self.legend.say(self.plots[index].legend or _WAITING[index])
 
 
 class _Plot(pg.PlotWidget):
     """Lines by name."""
 
-    def __init__(self, unit: str, background: str, ink: str, colours: tuple[str, ...]) -> None:
-        super().__init__(background=background)
+    def __init__(self, unit: str) -> None:
+        super().__init__()
         self.setMinimumHeight(_HEIGHT)
-        self._colours, self._ink = colours, ink
+        self._unit = unit
+        self._colours: tuple[str, ...] = ("",)
         self._lines: dict[str, pg.PlotDataItem] = {}
         item = self.getPlotItem()
-        item.setLabel("bottom", "iteration", color=ink)
-        item.setLabel("left", unit, color=ink)
         for side in ("left", "bottom"):
-            axis = item.getAxis(side)
-            axis.enableAutoSIPrefix(False)
-            axis.setPen(ink)
-            axis.setTextPen(ink)
+            item.getAxis(side).enableAutoSIPrefix(False)
         item.setDownsampling(auto=True, mode="peak")
         item.setClipToView(True)
         item.showGrid(x=False, y=True, alpha=0.15)
+
+    def dress(self, background: str, ink: str, colours: tuple[str, ...]) -> None:
+        """Colours of the background, of axes and text, and of the lines."""
+        self._colours = colours
+        self.setBackground(background)
+        for side, text in (("bottom", "iteration"), ("left", self._unit)):
+            self.getPlotItem().setLabel(side, text, color=ink)
+            self.getPlotItem().getAxis(side).setPen(ink)
+            self.getPlotItem().getAxis(side).setTextPen(ink)
+        for index, line in enumerate(self._lines.values()):
+            line.setPen(self._pen(index))
 
     def draw(self, series: Mapping[str, Series]) -> None:
         """Show these, and no others."""
@@ -86,19 +108,23 @@ class _Plot(pg.PlotWidget):
             self.removeItem(self._lines.pop(name))
         for name, points in series.items():
             if name not in self._lines:
-                pen = pg.mkPen(
-                    self._colour(len(self._lines)), width=1
-                )  # a wider one is ten times as slow to draw
-                self._lines[name] = self.plot(pen=pen, autoDownsampleFactor=1.0)
+                self._lines[name] = self.plot(pen=self._pen(len(self._lines)), autoDownsampleFactor=1.0)
             self._lines[name].setData(points.steps, points.values, symbol="o" if len(points) == 1 else None)
-        names = (
-            f'<span style="color:{self._colour(i)}">■</span> {_text(n)}' for i, n in enumerate(self._lines)
+
+    @property
+    def legend(self) -> str:
+        """Names of the lines in their colours, as rich text that wraps; "" without lines."""
+        return "&nbsp; ".join(
+            f'<span style="color:{self._colour(index)}">■</span>&nbsp;{_text(name)}'
+            for index, name in enumerate(self._lines)
         )
-        self.getPlotItem().setTitle("&nbsp; ".join(names), size="8pt", color=self._ink)
+
+    def _pen(self, index: int) -> Any:
+        return pg.mkPen(self._colour(index), width=1)  # a wider one is ten times as slow to draw
 
     def _colour(self, index: int) -> str:
         return self._colours[index % len(self._colours)]
 
 
 def _text(name: str) -> str:
-    return "μ" if name == "mu" else name.replace("_", " ")
+    return "μ" if name == "mu" else name.replace("_", "&nbsp;")

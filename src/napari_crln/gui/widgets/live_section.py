@@ -116,7 +116,7 @@ class LiveSection(Section):
     def _draw_prototype(self, now: Snapshot) -> None:
         reason = _without_clues(now)
         if not reason and not now.run.active:
-            reason = "maps are computed while a run trains or is paused, and past ones stay as they are."
+            reason = "Maps are computed while a run trains or is paused, and past ones stay as they are."
         with QSignalBlocker(self.prototype):
             self.prototype.setRange(0, max(now.run.prototypes, now.live.prototype))
             self.prototype.setValue(now.live.prototype)
@@ -184,4 +184,4 @@ def _without_clues(now: Snapshot) -> str:
     if not method or method == "crln":
         return ""
     names = ", ".join(BY_KEY[key].title for key in _NEEDS_CLUES)
-    return f"the method {method} has no clues, so there is no {names}."
+    return f"The method {method} has no clues, so there is no {names}."

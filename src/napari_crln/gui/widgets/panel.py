@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from qtpy.QtCore import QEvent, Qt
+from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
 from napari_crln.gui.model import Snapshot
@@ -13,7 +13,7 @@ from napari_crln.gui.widgets.annotate_section import AnnotateSection
 from napari_crln.gui.widgets.curves_section import CurvesSection
 from napari_crln.gui.widgets.live_section import LiveSection
 from napari_crln.gui.widgets.new_project import NewProject
-from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible
+from napari_crln.gui.widgets.parts import MARGIN, Hint, collapsible, level_colours
 from napari_crln.gui.widgets.predict_section import PredictSection
 from napari_crln.gui.widgets.project_section import ProjectSection
 from napari_crln.gui.widgets.suggest_section import SuggestSection
@@ -22,7 +22,6 @@ from napari_crln.gui.widgets.train_section import TrainSection
 if TYPE_CHECKING:
     import napari
 
-_COLOURS = {"info": "", "warning": "#e8a33d", "error": "#ff6b6b"}
 _CURVES_EVERY_S = 0.25
 _WIDTH = 330
 
@@ -40,10 +39,10 @@ class CrlnPanel(QWidget):
         super().__init__()
         self.setObjectName("crln-panel")
         self.session = session = Session(viewer)
-        background, dark = _theme(viewer)
+        self._viewer = viewer
         self.project = ProjectSection(session, NewProject(self, session))
         self.train = TrainSection(session.presenter)
-        self.curves = CurvesSection(session.model.curves, background, dark)
+        self.curves = CurvesSection(session.model.curves, *_theme(viewer))
         self.live = LiveSection(session.presenter)
         self.annotate = AnnotateSection(
             session.annotator,
@@ -55,6 +54,8 @@ class CrlnPanel(QWidget):
         self.status = Hint("status")
         self.status.setToolTip("The last message.")
         self._lay_out()
+        self._dress()
+        viewer.events.theme.connect(self._dress)
         self._draw(session.model.snapshot, None)
         session.model.changed.connect(self._draw)
         session.bridge.every(_CURVES_EVERY_S, self.curves.refresh)
@@ -76,6 +77,7 @@ class CrlnPanel(QWidget):
         super().closeEvent(event)
 
     def _end(self) -> None:
+        self._viewer.events.theme.disconnect(self._dress)
         self.session.model.changed.disconnect(self._draw, missing_ok=True)
         self.suggest.let_go()
         self.session.close()
@@ -97,7 +99,7 @@ class CrlnPanel(QWidget):
         }.items():
             column.addWidget(collapsible(title, section))
         column.addStretch(1)
-        scroll = QScrollArea()
+        scroll = _Column()
         scroll.setWidgetResizable(True)
         scroll.setFrameShape(QFrame.Shape.NoFrame)
         scroll.setHorizontalScrollBarPolicy(Qt.ScrollBarPolicy.ScrollBarAlwaysOff)
@@ -109,10 +111,32 @@ class CrlnPanel(QWidget):
         layout.addWidget(self.status)
         self.setMinimumWidth(_WIDTH)
 
+    def _dress(self, _event: Any = None) -> None:
+        """Colours of napari's theme, for what napari's own style sheet does not reach."""
+        background, dark = _theme(self._viewer)
+        self.setStyleSheet(level_colours(dark))
+        self.curves.dress(background, dark)
+
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
         for section in (self.project, self.train, self.live, self.annotate, self.suggest, self.predict):
             section.draw(now, old)
-        self.status.say(now.message.text, _COLOURS[now.message.level])
+        self.status.say(now.message.text, now.message.level)
+
+
+class _Column(QScrollArea):
+    """Scrolls up and down only, so it is never narrower than what it holds, beside its scroll bar."""
+
+    def minimumSizeHint(self) -> QSize:
+        """The width of the content."""
+        hint = super().minimumSizeHint()
+        bar = self.verticalScrollBar().sizeHint().width()
+        return QSize(self.widget().minimumSizeHint().width() + bar, hint.height())
+
+    def eventFilter(self, watched: Any, event: Any) -> bool:
+        """What it holds asks for another size."""
+        if event.type() == QEvent.Type.LayoutRequest:
+            self.updateGeometry()
+        return bool(super().eventFilter(watched, event))
 
 
 def _theme(viewer: Any) -> tuple[str, bool]:

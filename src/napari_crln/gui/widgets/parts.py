@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 from qtpy.QtCore import Qt
 from qtpy.QtGui import QIcon, QPixmap
@@ -11,6 +11,10 @@ from qtpy.QtWidgets import QGridLayout, QHBoxLayout, QLabel, QPushButton, QSizeP
 from superqt import QCollapsible
 
 MARGIN = 4
+Level = Literal["info", "warning", "error"]
+_ANY_HEIGHT = (1 << 24) - 1  # Qt's QWIDGETSIZE_MAX
+#: Text that warns, on napari's dark and light backgrounds: a contrast of at least 4.5 : 1 on either.
+_LEVELS = {True: ("#e8a33d", "#ff6b6b"), False: ("#7a4a00", "#b3261e")}
 _HEADING = """
 QPushButton, QPushButton:checked { text-align: left; font-weight: bold; background: transparent; border: none;
     border-bottom: 1px solid rgba(128, 128, 128, 90); padding: 5px 2px; }
@@ -65,6 +69,12 @@ class Button(QPushButton):
         self.setAutoDefault(False)
         self.clicked.connect(lambda: clicked())  # noqa: PLW0108 - without the signal's argument
 
+    def offer(self, text: str, tip: str) -> None:
+        """Do something else from now on."""
+        self._tip = tip
+        if text != self.text():
+            self.setText(text)
+
     def hinder(self, reason: str) -> None:
         """Disable it for a reason; enable it if there is none."""
         self.setEnabled(not reason)
@@ -82,29 +92,48 @@ class Hint(QLabel):
         self.setSizePolicy(QSizePolicy.Policy.Ignored, QSizePolicy.Policy.Minimum)
         self.say("")
 
-    def say(self, text: str, colour: str = "") -> None:
-        """Show a text; a colour where it warns."""
+    def say(self, text: str, level: Level = "info") -> None:
+        """Show a text, in a colour where it warns (`level_colours`)."""
         if text != self.text():
             self.setText(text)
-        self.setStyleSheet(f"color: {colour};" if colour else "")
+        if level != self.property("level"):
+            self.setProperty("level", level)
+            self.style().unpolish(self)
+            self.style().polish(self)
         self.setVisible(bool(text))
 
 
+def level_colours(dark: bool) -> str:
+    """The style sheet that gives warnings their colours."""
+    warning, error = _LEVELS[dark]
+    return f'Hint[level="warning"] {{ color: {warning}; }} Hint[level="error"] {{ color: {error}; }}'
+
+
 def collapsible(title: str, content: QWidget, *, opened: bool = True) -> Any:
-    """A section under a heading that folds it away."""
+    """A section under a heading that folds it away.
+
+    superqt gives the content the height it would like at its own width, which clips text that wraps, and folds by
+    a height of 0, which leaves hidden controls in the way of the Tab key: here it has the height it needs, or is hidden.
+    """
     blank = QPixmap(1, 1)  # a null icon will not do: PySide6 has it false, and superqt takes none for granted
     blank.fill(Qt.GlobalColor.transparent)
     widget = QCollapsible(title, expandedIcon=QIcon(blank), collapsedIcon=QIcon(blank))
     widget.setObjectName(f"section {title}")
     widget.layout().setSpacing(0)
     widget.content().layout().setContentsMargins(0, 0, 0, 0)
-    widget.addWidget(content)
+    widget.content().layout().addWidget(content)
     widget.setDuration(0)  # no animation: the panel scrolls, and resizes while training
     heading = widget.toggleButton()
     heading.setStyleSheet(_HEADING)
     heading.setToolTip(f"Show or hide the section {title}.")
-    widget.toggled.connect(lambda on: widget.setText(f"{'▾' if on else '▸'}  {title}"))
-    widget.setText(f"▸  {title}")
+
+    def toggled(on: bool) -> None:
+        widget.setText(f"{'▾' if on else '▸'}  {title}")
+        widget.content().setMaximumHeight(_ANY_HEIGHT if on else 0)
+        widget.content().setVisible(on)
+
+    widget.toggled.connect(toggled)
+    toggled(False)
     if opened:
         widget.expand(animate=False)
     return widget

@@ -53,11 +53,11 @@ class PredictSection(Section):
 
     def _make_predicting(self) -> None:
         self.shown_button = Button(
-            "Predict s&hown", "Segment the shown volume with the watched run; replaces its older prediction.",
+            "Pre&dict shown", "Segment the shown volume with the watched run; replaces its older prediction.",
             self._predict_shown,
         )  # fmt: skip
         self.all_button = Button(
-            "Predict &all", "Segment every volume of the project with the watched run; replaces older predictions.",
+            "Pred&ict all", "Segment every volume of the project with the watched run; replaces older predictions.",
             self._predict_all,
         )  # fmt: skip
         self.cancel_button = Button(
@@ -79,17 +79,17 @@ class PredictSection(Section):
 
     def _make_proofreading(self) -> None:
         self.accept_button = Button(
-            "Accept &volume…",
+            "Acc&ept volume…",
             "Make the prediction of the shown volume its annotation; asks first, and keeps the annotation before.",
             lambda: self._accept(None),
         )
         self.accept_slice_button = Button(
-            "Accept s&lice…",
+            "Accept slice…",
             "Make the prediction of the slice that the viewer shows its annotation; other slices stay as they are.",
             self._accept_slice,
         )
         self.restore_button = Button(
-            "Restore", "Bring an earlier annotation of the shown volume back; the present one is kept, too.",
+            "&Restore", "Bring an earlier annotation of the shown volume back; the present one is kept, too.",
             lambda: None,
         )  # fmt: skip
         self.restore_menu = QMenu(self.restore_button)

@@ -49,7 +49,7 @@ class ProjectSection(Section):
         self.ask = confirmed
         self.open_button = Button("&Open project…", "Open a project folder (….crln).", self.open_project)
         self.sample_button = Button(
-            "&Sample project…",
+            "Sample pro&ject…",
             "Make a project of synthetic organs in a new folder: ready to train.",
             self._sample,
         )

@@ -43,7 +43,7 @@ class SuggestSection(Section):
         self.list.itemClicked.connect(self._clicked)
         self.list.itemActivated.connect(self._clicked)
         self.button = Button(
-            "S&uggest", "Rank the slices of all volumes by the watched run's last checkpoint.", suggest
+            "Su&ggest", "Rank the slices of all volumes by the watched run's last checkpoint.", suggest
         )
         self.hint = Hint("suggestions")
         self.rows.addWidget(self.list)

@@ -15,6 +15,9 @@ from napari_crln.gui.run_view import STATES, RunView
 from napari_crln.gui.training_form import DEVICES, METHODS, command_line, preset_names, usual_iterations
 from napari_crln.gui.widgets.parts import Button, Hint, Section, clock
 
+_PAUSE = ("Pa&use", "Hold after this step, with a checkpoint.")
+_RESUME = ("Res&ume", "Go on: at once if it is paused, from its last checkpoint if it has ended.")
+
 
 class TrainSection(Section):
     """The second section."""
@@ -24,11 +27,9 @@ class TrainSection(Section):
         self._presenter = presenter
         self.form = self._make_form()
         self.train_button = Button("&Train", "Start a new run in a process of its own.", presenter.start)
-        self.pause_button = Button(
-            "&Pause", "Hold after this step, with a checkpoint.", self._pause_or_resume
-        )
+        self.pause_button = Button(*_PAUSE, self._pause_or_resume)
         self.stop_button = Button(
-            "Sto&p", "End with a checkpoint and free memory and GPU; Resume goes on later.", presenter.stop
+            "&Stop", "End with a checkpoint and free memory and GPU; Resume goes on later.", presenter.stop
         )
         self.why = Hint("why not train")
         self.runs = QComboBox()
@@ -45,7 +46,7 @@ class TrainSection(Section):
                              "Unticked: closing this panel or napari stops it, with a checkpoint.")  # fmt: skip
         self.keep.toggled.connect(lambda on: presenter.model.update(keep_running=on))
         self.copy_button = Button(
-            "Copy as command", "Copy the command that does the same in a shell.", self._copy
+            "Cop&y as command", "Copy the command that does the same in a shell.", self._copy
         )
         self._lay_out()
 
@@ -95,7 +96,7 @@ class TrainSection(Section):
         self.train_button.hinder(why)
         self.stop_button.hinder(obstacles.to_stop(now))
         resumable = now.run.state in ("paused", "stopped", "failed")
-        self.pause_button.setText("&Resume" if resumable else "&Pause")
+        self.pause_button.offer(*(_RESUME if resumable else _PAUSE))
         self.pause_button.hinder(obstacles.to_resume(now) if resumable else obstacles.to_pause(now))
         self.why.say("" if now.run.active else why)
         self.copy_button.hinder("" if now.project is not None else "Open a project first.")
