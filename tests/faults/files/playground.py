@@ -34,13 +34,17 @@ class Answer(NamedTuple):
 Call = Callable[..., Answer]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Playground:
-    """`inside` is the user's; `outside` is not to be read from, `away` not to be written to."""
+    """`inside` is the user's; `outside` is not to be read from, `away` not to be written to.
+
+    `damaged` says that a test leaves damage, for a person to look at: then `inspect` must find it.
+    """
 
     inside: Path
     outside: Path
     away: tuple[Path, ...]
+    damaged: bool = False
 
     @property
     def project_path(self) -> Path:
