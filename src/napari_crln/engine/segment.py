@@ -20,7 +20,6 @@ from napari_crln import config, events
 from napari_crln.durable import space_for
 from napari_crln.engine import checkpoint
 from napari_crln.engine.device import choose_device, use_threads
-from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.predict import (
     SlicedVolume,
     Windowing,
@@ -122,7 +121,6 @@ class Segmenter:
         )
         with _Spool(volume) as labels, _Spool(volume) as chances:
             for slab in slabs:
-                failpoint("predict:slab")
                 labels.append(most_probable(slab.probability_CDHW))
                 if probability:
                     chances.append(slab.probability_CDHW.swapaxes(0, 1).astype(np.float16))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -12,10 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from playground import Call, Playground, ids, save, voxels
+from playground import SPECIAL, Call, Playground, ids, save, unopened, voxels
 
-from napari_crln import config, events
-from napari_crln.engine.control import Inbox
+from napari_crln import config
 from napari_crln.errors import CorruptData, CrlnError, ProjectError, UsageError
 from napari_crln.gui import project_reader
 from napari_crln.gui.project_files import read_volume
@@ -82,7 +80,8 @@ def test_dataset_json_that_names_files_elsewhere(
     case = {"image": "imagesTr/c.nii.gz", "label": "labelsTr/c.nii.gz", key: named}
     described = {"labels": {"background": 0, "a": 4, "b": 7}, "training": [case]}
     (ground.inside / "d" / "dataset.json").write_text(json.dumps(described))
-    answer = call("import", ground.inside / "d", ground.project_path, "--labelled=1")
+    with unopened(ground.outside):
+        answer = call("import", ground.inside / "d", ground.project_path, "--labelled=1")
     if key == "label" and path is None:
         assert answer.code == 0  # as if it were not named: labelsTr/ has it
     else:
@@ -249,45 +248,6 @@ def test_a_project_may_itself_be_reached_by_a_link(
     np.testing.assert_array_equal(opened.volumes["l1"].read_image(), voxels(0)[::-1, ::-1].T)
     opened.volumes["l1"].write_annotation(opened.volumes["l1"].read_annotation(), "dense")
     sound(opened)
-
-
-def _to_secret(path: Path, ground: Playground) -> None:
-    path.symlink_to(ground.outside / "secret.txt")
-
-
-def _pipe(path: Path, ground: Playground) -> None:
-    os.mkfifo(path)
-
-
-def _folder(path: Path, ground: Playground) -> None:
-    path.mkdir()
-
-
-def _huge(path: Path, ground: Playground) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 40)
-
-
-SPECIAL = [_to_secret, _pipe, _folder, _huge]
-
-
-@pytest.mark.parametrize("put", SPECIAL)
-def test_what_lies_in_an_inbox_without_being_a_command(ground: Playground, put: Callable[..., None]) -> None:
-    (ground.inside / "inbox").mkdir()
-    put(ground.inside / "inbox" / "0.json", ground)
-    (ground.inside / "inbox" / "1.json").write_bytes(events.dump_command(events.Stop()))
-    inbox = Inbox(ground.inside)
-    assert inbox.poll() == [events.Stop()]
-    (told,) = inbox.warnings()
-    assert "0.json" in told
-    assert "nobody's business" not in told
-
-
-@pytest.mark.parametrize("volume", ["../../../outside", "/etc/passwd", "l1/../../x", "\0"])
-def test_commands_that_name_volumes_by_path(ground: Playground, volume: str) -> None:
-    """A command names a volume of the run, and is compared with names: never made a path."""
-    for kind in (events.Focus(volume=volume), events.LabelsChanged(volume=volume, revision=1)):
-        assert events.parse_command(events.dump_command(kind)) == kind
 
 
 @pytest.mark.parametrize("put", SPECIAL)
