@@ -25,7 +25,7 @@ from napari_crln.engine.device import autocast, choose_device, use_threads
 from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.guard import StepGuard, diverged
 from napari_crln.engine.labels_intake import LabelsIntake
-from napari_crln.engine.memory import memory_guard
+from napari_crln.engine.memory import memory_guard, trim_heap
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.patience import Patience
 from napari_crln.engine.predict import Cancelled
@@ -72,8 +72,7 @@ class Trainer:
         self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
     ) -> None:
         use_threads(settings.engine)
-        #: As they are in effect: batches are smaller than configured where those do not fit in memory.
-        self.settings = settings
+        self.settings = settings  # as in effect: batches are smaller than configured where those do not fit
         self._configured = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
@@ -270,6 +269,7 @@ class Trainer:
         )
         path = self._patience(partial(save, self._snapshot()))
         self._saved = self.state.step
+        trim_heap()  # of the copies that were written, and whatever else is free
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
 
     def _snapshot(self) -> checkpoint.Snapshot:

@@ -51,7 +51,7 @@ def test_commands_that_name_volumes_by_path_are_refused_by_a_run_that_opens_noth
     name = form.format(outside=ground.outside)
     settings = config.build(*COMMANDED.values())
     run = RunFolder.create(project.path, settings)
-    with _unopened(ground.outside):
+    with unopened(ground.outside):
         training = iter(Trainer.of(project, settings, run.path))
         seen = [next(training)]
         send(run.path, events.Focus(volume=name))
