@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from napari_crln.engine import control, fitting, loop
+from napari_crln.engine import control, fitting, loop, segment
 from napari_crln.engine.update import descend
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 
@@ -66,6 +66,18 @@ def memory_ends_at(spec: dict[str, Any]) -> None:
         return result
 
     loop.STEPS[METHOD] = fitting.STEPS[METHOD] = step
+
+
+def prediction_exhausts(spec: dict[str, Any]) -> None:
+    """An allocator that gives out when more windows than `windows` are predicted at once."""
+    genuine = segment.InferNetwork.__call__
+
+    def call(self: segment.InferNetwork, windows_b1dhw: torch.Tensor) -> torch.Tensor:
+        if len(windows_b1dhw) > spec["windows"]:
+            raise _exhausted(spec["device"])
+        return genuine(self, windows_b1dhw)
+
+    segment.InferNetwork.__call__ = call  # type: ignore[method-assign]
 
 
 def _exhausted(device: str) -> Exception:
@@ -146,6 +158,7 @@ BREAKAGES: dict[str, Callable[[dict[str, Any]], None]] = {
         clock,
         versions,
         notes_signals,
+        prediction_exhausts,
         signals_in,
     )
 }

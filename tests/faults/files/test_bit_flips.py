@@ -40,7 +40,7 @@ def _bits(path: Path, seed: int, count: int) -> list[int]:
 
 
 @pytest.mark.parametrize(("chunk", "read"), [(IMAGE, Volume.read_image), (LABEL, Volume.read_annotation)])
-def test_flipped_bits_of_chunks_are_warnings(
+def test_flipped_bits_of_chunks_are_named(
     project: Project, chunk: str, read: Callable[[Volume], object]
 ) -> None:
     volume = project.volumes["l1"]
