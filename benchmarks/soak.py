@@ -41,6 +41,7 @@ from napari_crln.volume.sample import make_sample_project
 GROWTH = 0.02
 ROLES: tuple[Role, ...] = (*("labelled",) * 3, *("unlabelled",) * 3, "validation")
 _PAUSE_S = 5.0  # at most, so that most of the time is training
+_LOOK_S = 2.0  # what passes between two looks at most, on a busy machine
 _SETTINGS: dict[str, Any] = {
     "iterations": 10_000_000,
     "network": {"base_filters": 4},
@@ -123,17 +124,20 @@ class Watcher:
         self._previews = PreviewReader(run.path)
 
     def watch(self, seconds: float) -> None:
-        """For so many seconds from the first step on, or until the run ends."""
-        began = None
+        """For so many seconds from the first step on, or until the run ends.
+
+        Time in which this process was itself suspended, as a machine that sleeps does it, does not count.
+        """
+        passed, looked = 0.0, time.monotonic()
         for event in follow(self._run.path, poll_s=0.1):
             if event is not None:
                 self._take(event)
-            if began is None and self.step:
-                began = time.monotonic()
-            passed = 0.0 if began is None else time.monotonic() - began
+            now = time.monotonic()
+            passed += min(now - looked, _LOOK_S) if self.step else 0.0
+            looked = now
             if passed > seconds or not self._child.alive:
                 return
-            if began is not None:
+            if self.step:
                 self._driver.act(passed)
                 if passed > len(self.samples):
                     self.samples.append(_sample(passed, self._child.pid, self._run.path))

@@ -7,6 +7,7 @@ Programming mistakes keep Python's own exceptions.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 
 class CrlnError(Exception):
@@ -28,7 +29,7 @@ class CrlnError(Exception):
         prefix = f"{self.where}: " if self.where else ""
         super().__init__(f"{prefix}{self.value}; {self.rule}. {self.remedy}")
 
-    def __reduce__(self) -> tuple[type[CrlnError], tuple[str, str, str, str | None]]:
+    def __reduce__(self) -> tuple[type[CrlnError], tuple[Any, ...]]:
         return type(self), (self.value, self.rule, self.remedy, self.where)
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+import shutil
 import socket
 import subprocess
 import time
@@ -230,11 +231,18 @@ class Lock:
 
     def _unlockable(self, error: OSError) -> CrlnError:
         """The folder is gone, read-only, or full."""
-        kind = OutOfSpace if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", None)} else self._error
-        return kind(
+        if error.errno in {errno.ENOSPC, getattr(errno, "EDQUOT", None)}:
+            needed, free = len(self._record()), shutil.disk_usage(self.folder).free
+            return OutOfSpace(
+                f"{needed if needed > free else f'more than {free}'} bytes are needed and {free} are free",
+                f"a folder is locked, by {self._path.name}, before it is changed",
+                "Free some space, then repeat or resume; nothing was changed",
+                self.folder,
+            )
+        return self._error(
             f"{self._path.name} cannot be written ({error.strerror})",
             "a folder is locked before it is changed",
-            "Free some space, make it writable, or work on a copy; nothing was changed",
+            "Make it writable, or work on a copy; nothing was changed",
             self.folder,
         )
 

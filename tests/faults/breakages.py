@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import resource
+import signal
+import sys
 import time
 from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
 from typing import Any
 
 import torch
 
-from napari_crln.engine import fitting, loop
+from napari_crln.engine import control, fitting, loop, segment
 from napari_crln.engine.update import descend
 from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
 
@@ -63,6 +68,18 @@ def memory_ends_at(spec: dict[str, Any]) -> None:
     loop.STEPS[METHOD] = fitting.STEPS[METHOD] = step
 
 
+def prediction_exhausts(spec: dict[str, Any]) -> None:
+    """An allocator that gives out when more windows than `windows` are predicted at once."""
+    genuine = segment.InferNetwork.__call__
+
+    def call(self: segment.InferNetwork, windows_b1dhw: torch.Tensor) -> torch.Tensor:
+        if len(windows_b1dhw) > spec["windows"]:
+            raise _exhausted(spec["device"])
+        return genuine(self, windows_b1dhw)
+
+    segment.InferNetwork.__call__ = call  # type: ignore[method-assign]
+
+
 def _exhausted(device: str) -> Exception:
     if device == "cuda":
         return torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB. GPU 0 has …")
@@ -103,7 +120,45 @@ def versions(spec: dict[str, Any]) -> None:
     platform.python_version = lambda: str(spec["python"])
 
 
+def notes_signals(spec: dict[str, Any]) -> None:
+    """Writes down, in a file, how many steps had begun when a signal came."""
+    genuine, note, begun = loop.STEPS[METHOD], control.Interrupts._note, [0]
+
+    def step(learner: Learner, batch: Batch, number: int, random: Randomness) -> StepResult:
+        begun[0] = number + 1
+        return genuine(learner, batch, number, random)
+
+    def noting(self: control.Interrupts, number: int, frame: FrameType | None) -> None:
+        Path(spec["file"]).write_text(str(begun[0]), "utf-8")
+        note(self, number, frame)
+
+    loop.STEPS[METHOD], control.Interrupts._note = step, noting  # type: ignore[method-assign]
+
+
+def signals_in(spec: dict[str, Any]) -> None:
+    """A signal comes at the first call of a function, named by its module."""
+    module, _, name = spec["function"].rpartition(".")
+    genuine, first = getattr(sys.modules[module], name), iter([True])
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        if next(first, False):
+            os.kill(os.getpid(), getattr(signal, spec["signal"]))
+        return genuine(*arguments, **options)
+
+    setattr(sys.modules[module], name, call)
+
+
 BREAKAGES: dict[str, Callable[[dict[str, Any]], None]] = {
     function.__name__: function
-    for function in (loss_becomes, gradient_becomes, memory_ends_at, address_space, clock, versions)
+    for function in (
+        loss_becomes,
+        gradient_becomes,
+        memory_ends_at,
+        address_space,
+        clock,
+        versions,
+        notes_signals,
+        prediction_exhausts,
+        signals_in,
+    )
 }

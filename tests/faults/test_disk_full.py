@@ -100,6 +100,26 @@ def test_a_disk_too_full_for_an_event_keeps_the_log_whole(sandbox: Sandbox, disk
     sandbox.check()
 
 
+def test_a_prediction_that_does_not_fit_is_said_in_one_line_and_changes_nothing(
+    sandbox: Sandbox, disk: SmallDisk
+) -> None:
+    assert sandbox.train("--iterations", 2).wait().code == 0
+    predict = ("predict", sandbox.project, "--volume=case_5")
+    disk.fill(leave=4096)
+    ended = sandbox.start(*predict).wait()
+    assert ended.code == 8, ended.err
+    found = FULL.fullmatch(ended.last_words)
+    assert found, ended.last_words
+    assert "Traceback" not in ended.err
+    labels = sandbox.project / "volumes" / "case_5.zarr" / "labels" / "prediction"
+    assert not labels.exists()
+    disk.free()
+    sandbox.check()
+    assert sandbox.start(*predict).wait().code == 0
+    assert labels.exists()
+    sandbox.check()
+
+
 def test_no_room_for_previews_is_a_warning_and_training_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
     """Only the previews' folder is on a small disk."""
     process = sandbox.train("--iterations", 60000, "--set=engine.preview_share=0.3")

@@ -1,4 +1,4 @@
-"""Two trainers on one run: the second is refused and told who holds it; what a dead one left is taken over."""
+"""Two trainers on one run, two writers on one annotation: the second is told who holds it; a dead one's lock is taken over."""
 
 from __future__ import annotations
 
@@ -13,6 +13,8 @@ from sandbox import Process, Sandbox
 
 from napari_crln import events
 from napari_crln.lock import holder, process_identity
+from napari_crln.volume.editing import editor, holding
+from napari_crln.volume.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
 
@@ -100,3 +102,37 @@ def test_of_five_that_resume_a_killed_run_at_once_one_trains_it(stopped: Sandbox
     winner.send(signal.SIGTERM)
     assert winner.wait().code == 130
     stopped.check()
+
+
+@pytest.fixture
+def predicted(sandbox: Sandbox) -> Sandbox:
+    """A project with a prediction of `case_5`, to be accepted as its annotation."""
+    assert sandbox.train("--iterations", 2).wait().code == 0
+    assert sandbox.start("predict", sandbox.project, "--volume=case_5").wait().code == 0
+    assert sandbox.start("role", sandbox.project, "case_5", "--to=unlabelled").wait().code == 0
+    return sandbox
+
+
+def test_a_second_writer_of_an_annotation_is_refused_with_who_holds_it(predicted: Sandbox) -> None:
+    accept = ("accept", predicted.project, "case_5")
+    volume = predicted.project / "volumes" / "case_5.zarr"
+    with holding(volume):
+        named = editor(volume)
+        assert named is not None
+        second = predicted.start(*accept).wait()
+        assert second.code == 4, second.err
+        assert f"process {os.getpid()} on {socket.gethostname()} since {named.since}" in second.last_words
+        assert Project.open(predicted.project).volumes["case_5"].coverage is None
+    assert predicted.start(*accept).wait().code == 0
+    assert Project.open(predicted.project).volumes["case_5"].coverage is not None
+    predicted.check()
+
+
+def test_the_lock_of_a_writer_that_was_killed_is_taken_over(predicted: Sandbox) -> None:
+    accept = ("accept", predicted.project, "case_5")
+    broken = "signals_in", {"function": "napari_crln.durable.sync", "signal": "SIGKILL"}
+    assert predicted.start(*accept, broken=broken).wait().code == -signal.SIGKILL
+    assert predicted.start(*accept).wait().code == 0
+    annotation = Project.open(predicted.project).volumes["case_5"].read_annotation()
+    assert annotation.min() >= 1
+    predicted.check()

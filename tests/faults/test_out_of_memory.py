@@ -77,3 +77,21 @@ def test_a_real_limit_of_the_machine_is_met_in_one_line(sandbox: Sandbox) -> Non
     )
     assert found, ended.last_words
     sandbox.check()
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_a_prediction_that_does_not_fit_says_what_would(sandbox: Sandbox, device: str) -> None:
+    assert sandbox.train("--iterations", 2).wait().code == 0
+    predict = ("predict", sandbox.project, "--volume=case_5")
+    broken = "prediction_exhausts", {"windows": 1, "device": device}
+    ended = sandbox.start(*predict, broken=broken).wait()
+    assert ended.code == 7, ended.err
+    assert "2 windows of 16 × 16 × 16 at once" in ended.last_words
+    assert "Set predicting.batch to 1" in ended.last_words
+    sandbox.check()
+    path = sandbox.run.path / events.CONFIG_FILE
+    text = path.read_text("utf-8")
+    assert text.count("\nbatch = 2") == 1
+    path.write_text(text.replace("\nbatch = 2", "\nbatch = 1"), "utf-8")
+    assert sandbox.start(*predict, broken=broken).wait().code == 0
+    sandbox.check()

@@ -1,33 +1,27 @@
-"""SIGTERM, SIGINT and SIGUSR1 in every phase: a checkpoint within one step, the right exit code, and an exact resume."""
+"""Each of SIGTERM, SIGINT, SIGUSR1 in every phase: a checkpoint within one step, the exit code, and an exact resume."""
 
 from __future__ import annotations
 
+import shutil
 import signal
+from functools import partial
 from pathlib import Path
 
 import pytest
-from sandbox import Ended, Sandbox, Zygote, differing, final
+from sandbox import Sandbox, Zygote, differing, final
 
 from napari_crln import events
 from napari_crln.engine import checkpoint
 from napari_crln.run.watch import send
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]  # under load
-OPTIONS = ("--iterations", 5, "--set=engine.validate_every=2", "--set=engine.preview_share=0.5")
+OPTIONS = ("--iterations", 12, "--set=engine.validate_every=2", "--set=engine.preview_share=0.5")
 INTERRUPTED = 130
-#: Failpoint of each phase, and the most steps that may be done when the run has ended.
-PHASES = {
-    "loop:restore": 0,
-    "loop:step@3": 3,
-    "loop:optimised@3": 3,
-    "loop:validate": 2,
-    "checkpoint:begin": 2,
-    "checkpoint:file@3": 2,
-    "checkpoint:rename": 2,
-    "checkpoint:prune": 2,
-    "events:append@3": 3,
-    "loop:preview": 5,
-}
+#: Failpoint of each phase of training.
+PHASES = (
+    "loop:restore", "loop:batch@2", "loop:step@2", "loop:optimised@2", "loop:validate", "loop:preview", "events:append@2",
+    "checkpoint:begin", "checkpoint:file@3", "checkpoint:manifest", "checkpoint:rename", "checkpoint:prune",
+)  # fmt: skip
 SIGNALS = ("SIGTERM", "SIGINT", "SIGUSR1")
 
 
@@ -51,21 +45,73 @@ def _resumed_exactly(sandbox: Sandbox, whole: checkpoint.Snapshot) -> None:
     sandbox.check()
 
 
-@pytest.mark.parametrize("index", range(len(PHASES)), ids=list(PHASES))
-def test_a_signal_in_any_phase_ends_in_a_checkpoint_within_one_step(
-    sandbox: Sandbox, whole: checkpoint.Snapshot, index: int
+@pytest.mark.parametrize("phase", PHASES)
+def test_each_signal_in_any_phase_ends_in_a_checkpoint_within_one_step(
+    sandbox: Sandbox, whole: checkpoint.Snapshot, phase: str
 ) -> None:
-    """Every phase meets a signal, and every signal several phases."""
-    phase, steps = list(PHASES.items())[index]
-    name = SIGNALS[index % len(SIGNALS)]
-    ended = sandbox.train(*OPTIONS, failpoint=f"{phase}={name}").wait()
-    assert ended.code == INTERRUPTED, ended.err
-    told = _ended(sandbox)
-    assert told.reason == "interrupted"
-    assert name in told.message
-    assert told.step <= steps
-    assert final(sandbox.run).step == told.step
+    """A run is interrupted by one signal after the other, and comes out as one that was not."""
+    begin = partial(sandbox.train, *OPTIONS)
+    for name in SIGNALS:
+        noted = sandbox.root / "logs" / name
+        ended = begin(failpoint=f"{phase}={name}", broken=("notes_signals", {"file": str(noted)})).wait()
+        assert ended.code == INTERRUPTED, ended.err
+        told = _ended(sandbox)
+        assert told.reason == "interrupted"
+        assert name in told.message
+        begun = int(noted.read_text("utf-8"))
+        assert told.step == begun + (phase == "loop:batch@2"), "the step that was under way is the last"
+        assert final(sandbox.run).step == told.step
+        begin = sandbox.resume
     _resumed_exactly(sandbox, whole)
+
+
+def test_each_signal_while_volumes_are_read_ends_at_once(
+    sandbox: Sandbox, whole: checkpoint.Snapshot
+) -> None:
+    """Nothing has been trained that could be saved; what was saved stays."""
+    begin = partial(sandbox.train, *OPTIONS)
+    for name in SIGNALS:
+        ended = begin(failpoint=f"data:read@2={name}").wait()
+        assert (ended.code, "Traceback" in ended.err) == (INTERRUPTED, False), ended.err
+        assert not sandbox.run.events.exists() or sandbox.events() == []
+        begin = sandbox.resume
+    _resumed_exactly(sandbox, whole)
+
+
+@pytest.fixture(scope="module")
+def trained(zygote: Zygote, imported: Path, tmp_path_factory: pytest.TempPathFactory) -> Sandbox:
+    """A project with a run and a prediction of one volume; not to be changed."""
+    place = Sandbox.beside(tmp_path_factory.mktemp("trained"), imported, zygote)
+    assert place.train("--iterations", 2).wait().code == 0
+    assert place.start("predict", place.project, "--volume=case_6").wait().code == 0
+    return place
+
+
+#: Of a prediction: amid its windows, and as its result is about to take its place.
+PREDICTING = {
+    "windows": "napari_crln.engine.segment.most_probable",
+    "writing": "napari_crln.durable.sync_tree",
+}
+
+
+@pytest.mark.parametrize("name", SIGNALS)
+@pytest.mark.parametrize("phase", PREDICTING)
+def test_each_signal_ends_a_prediction_and_changes_nothing(
+    sandbox: Sandbox, trained: Sandbox, phase: str, name: str
+) -> None:
+    shutil.copytree(trained.project, sandbox.project, dirs_exist_ok=True)
+    before = _files(sandbox.project)
+    broken = "signals_in", {"function": PREDICTING[phase], "signal": name}
+    predict = ("predict", sandbox.project, "--volume=case_5", "--volume=case_6")
+    ended = sandbox.start(*predict, broken=broken).wait()
+    assert (ended.code, "Traceback" in ended.err) == (INTERRUPTED, False), ended.err
+    assert _files(sandbox.project) == before
+    sandbox.check()
+    assert sandbox.start(*predict).wait().code == 0
+
+
+def _files(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
 
 
 @pytest.mark.parametrize("name", SIGNALS)
@@ -96,12 +142,3 @@ def test_a_second_ctrl_c_ends_at_once_and_the_last_checkpoint_stands(
     assert skipped == []
     assert (found.step if found else None) == (max(saved) if saved else None)
     _resumed_exactly(sandbox, whole)
-
-
-def test_a_signal_before_training_starts_leaves_nothing_half_made(sandbox: Sandbox) -> None:
-    process = sandbox.train(*OPTIONS)
-    process.send(signal.SIGTERM)
-    assert process.wait().code in (-signal.SIGTERM, INTERRUPTED)
-    resumed: Ended = sandbox.train(*OPTIONS, "--iterations", 1).wait()
-    assert resumed.code == 0
-    sandbox.check()

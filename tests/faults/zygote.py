@@ -26,6 +26,7 @@ import napari_crln.cli.inspecting
 import napari_crln.cli.live
 import napari_crln.cli.runs
 import napari_crln.engine.loop
+import napari_crln.engine.segment
 import napari_crln.run.folder
 import napari_crln.volume.project
 import napari_crln.volume.store  # noqa: F401 - imported here, so that no child has to

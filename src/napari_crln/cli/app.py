@@ -22,6 +22,7 @@ from napari_crln.cli import (
     training,
     watching,
 )
+from napari_crln.cli.signals import orderly_end
 from napari_crln.errors import CrlnError
 
 _DEBUG = "--debug"
@@ -61,7 +62,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
     try:
-        typer.main.get_command(app).main([a for a in given if a != _DEBUG], prog_name=app.info.name)
+        with orderly_end():
+            typer.main.get_command(app).main([a for a in given if a != _DEBUG], prog_name=app.info.name)
     except SystemExit as end:
         return end.code if isinstance(end.code, int) else 0 if end.code is None else 1
     except Exception as error:

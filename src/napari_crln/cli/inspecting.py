@@ -10,7 +10,7 @@ import typer
 
 from napari_crln.cli.console import print_json, print_table, progress_bar, say
 from napari_crln.cli.options import AsJson
-from napari_crln.errors import CorruptData, CrlnError, UsageError
+from napari_crln.errors import CorruptData, CrlnError, UsageError, VolumeError
 
 if TYPE_CHECKING:
     from napari_crln.run.folder import RunFolder
@@ -149,6 +149,18 @@ def _verify(project: Project, quiet: bool) -> list[str]:
             except CorruptData as error:
                 faults.append(str(error))
             tell(done, len(arrays))
+    return faults or _misfits(project)
+
+
+def _misfits(project: Project) -> list[str]:
+    """What is wrong with labels that are sound in themselves: of another shape, or beyond the project's classes."""
+    faults = []
+    for volume in project.volumes.values():
+        try:
+            if volume.coverage is not None:
+                volume.read_targets()
+        except (CorruptData, VolumeError) as error:
+            faults.append(str(error))
     return faults
 
 

@@ -10,7 +10,6 @@ import typer
 
 from napari_crln.cli.console import Tell, print_json, progress_bar, progress_json, say
 from napari_crln.cli.options import AsJson, Overwrite, ProjectPath, RoleChoice, RoleName, RunName
-from napari_crln.cli.signals import orderly_end
 from napari_crln.errors import ProjectError, UsageError
 
 if TYPE_CHECKING:
@@ -57,7 +56,7 @@ def predict(
     segmenter = Segmenter(used.path, checkpoint, clues=False if without_clues else None, device=device)
     attributes = describe(segmenter, used.name, checkpoint)
     bar = progress_json() if progress_lines else progress_bar("predicting", shown=not as_json)
-    with orderly_end(), bar as tell:
+    with bar as tell:
         for number, each in enumerate(volumes):
             progress = _nth(tell, number, len(volumes), each.name)
             with segmenter.segment(each, probability=save_probability, progress=progress) as result:

@@ -24,6 +24,7 @@ from torch import Tensor
 
 from napari_crln.engine.annotated import AnnotatedVoxels
 from napari_crln.engine.holding import fits_float32, holdable_values, normalised_values
+from napari_crln.engine.reading import naming
 from napari_crln.engine.streaming import StreamedTensor
 from napari_crln.errors import GridMismatch, ProjectError
 from napari_crln.types import IGNORE, ImageDHW, ShapeDHW, SpacingDHW, TargetDHW
@@ -215,9 +216,10 @@ class Cohort:
     def fetch(self, draws: Sequence[PatchDraw]) -> None:
         """Read what these patches need of streamed images; on any thread."""
         for index, corner in draws:
-            image = self._held[index].image
-            if isinstance(image, StreamedTensor):
-                image.fetch(_window(corner, self.patch))
+            held = self._held[index]
+            if isinstance(held.image, StreamedTensor):
+                with naming(held.name):
+                    held.image.fetch(_window(corner, self.patch))
 
     def draw(self, rng: np.random.Generator, count: int) -> list[PatchDraw]:
         """Draw `count` patches as (volume, corner)."""
@@ -258,7 +260,8 @@ class Cohort:
     def _image(self, index: int, corner: ShapeDHW) -> Tensor:
         held = self._held[index]
         n = held.normalisation
-        x = held.image[_window(corner, self.patch)].to(torch.float32, copy=n is not None)
+        with naming(held.name):
+            x = held.image[_window(corner, self.patch)].to(torch.float32, copy=n is not None)
         if n is not None:
             x.clamp_(n.low, n.high).sub_(n.shift).mul_(n.scale)
         return x.unsqueeze(0)

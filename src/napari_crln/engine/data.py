@@ -12,6 +12,7 @@ import torch
 from napari_crln import config
 from napari_crln.engine.ahead import ReadAhead
 from napari_crln.engine.cohort import Case, Cohort, PatchDraw, Relabelling
+from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.reading import Reading, nothing_left, unseen_classes
 from napari_crln.errors import ProjectError
 from napari_crln.method.learner import Batch, Randomness
@@ -89,6 +90,7 @@ def read_case(volume: Volume, with_target: bool, cache: ChunkCache | None = None
     """A volume with its recorded normalisation: its image in memory, stored dtype, or on disk if there is a cache."""
     from napari_crln.volume.streamed import streamed_image
 
+    failpoint("data:read")
     target, revision = None, 0
     if with_target:
         annotation, revision = volume.read_annotated()
@@ -146,6 +148,17 @@ class Batches:
         else:
             self._silent = name
         self._forget_ahead()
+
+    def set_aside(self, name: str) -> bool:
+        """Draw no more of a volume; False, and nothing is done, where no labelled one would be left."""
+        if name in self.labelled.names:
+            if len(self.labelled) == 1:
+                return False
+            self.labelled.release(name)
+        if name in self._unlabelled.names:
+            self._unlabelled.release(name)
+        self._forget_ahead()
+        return True
 
     def _share(self, name: str) -> None:
         """Let a labelled volume serve as unlabelled too, if not all of it is annotated."""

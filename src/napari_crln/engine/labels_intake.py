@@ -113,6 +113,11 @@ class LabelsIntake:
         """Volumes whose labels somebody said had changed, and that nothing was told of since."""
         return self._wanted | (set() if self._look is None else self._look.wanted)
 
+    def forget(self, name: str) -> None:
+        """Take no more labels of a volume that is trained on no longer."""
+        self.close()
+        self._known.pop(name, None)
+
     def close(self) -> None:
         """Wait a while for a look that is under way."""
         if self._look is not None:
@@ -135,6 +140,8 @@ class LabelsIntake:
 
     def _act(self, news: _News, step: int) -> Iterator[events.Event]:
         known = news.known
+        if news.change is not None and news.volume not in self._known:
+            return  # it was found before the volume was set aside
         if news.change is not None:
             self._batches.relabel(news.change)
         elif news.volume in self._known and self._known[news.volume].labelled and not known.labelled:

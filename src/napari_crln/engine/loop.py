@@ -11,6 +11,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Generator, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -24,15 +25,17 @@ from napari_crln.engine.device import autocast, cautions, choose_device, use_thr
 from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.guard import StepGuard, diverged
 from napari_crln.engine.labels_intake import LabelsIntake
-from napari_crln.engine.memory import memory_guard
+from napari_crln.engine.memory import memory_guard, trim_heap
 from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.patience import Patience
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
 from napari_crln.engine.provenance import differences, remarks, stamped, started
+from napari_crln.engine.reading import DamagedVolume, set_aside
 from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState
 from napari_crln.engine.suggest import Suggester
+from napari_crln.engine.telling import started
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
 from napari_crln.errors import CrlnError, OutOfMemory
@@ -69,8 +72,7 @@ class Trainer:
         self, data: TrainingData, settings: config.RunConfig, folder: Path, project: Project | None = None
     ) -> None:
         use_threads(settings.engine)
-        #: As they are in effect: batches are smaller than configured where those do not fit in memory.
-        self.settings = settings
+        self.settings = settings  # as in effect: batches are smaller than configured where those do not fit
         self._configured = settings
         self.folder = folder
         self.device = choose_device(settings.engine.device)
@@ -134,7 +136,7 @@ class Trainer:
             if reason is None:
                 yield from self._take_labels()
                 seconds = yield from self._advance()
-                yield from self._report(interrupts)
+                yield from self._report()
                 yield from self._look_about(seconds)
         yield from self._flush()
         if self._saved != self.state.step:
@@ -144,13 +146,23 @@ class Trainer:
         yield events.Ended(step=self.state.step, reason=reason or "finished", message=told, seconds=seconds)
 
     def _advance(self) -> Generator[events.Event, None, float]:
-        """A step; one that does not fit in memory is taken with less, if the configuration says so."""
+        """A step; with less, if the configuration says so, where it does not fit in memory; without damaged volumes."""
         while True:
-            with contextlib.suppress(
-                OutOfMemory
-            ):  # and with it the frames that hold the failed step's tensors
-                return self._step()
-            yield self._make_fit()
+            damaged = None
+            with contextlib.suppress(OutOfMemory):  # and with it the frames that hold the step's tensors
+                try:
+                    return self._step()
+                except DamagedVolume as error:
+                    damaged = error
+            yield self._make_fit() if damaged is None else self._without(damaged)
+
+    def _without(self, damaged: DamagedVolume) -> events.Warned:
+        """Go on with the other volumes; the error itself where no labelled one would be left."""
+        self._labels.forget(damaged.volume)
+        if not self._batches.set_aside(damaged.volume):
+            raise damaged
+        self._anchors.forget()
+        return self._warned(set_aside(damaged.volume, damaged))
 
     def _make_fit(self) -> events.Warned:
         """Go on with the largest batch and patch that fit; OutOfMemory, naming them, where that is not asked for."""
@@ -190,6 +202,7 @@ class Trainer:
         state, step = self.state, self.state.step
         random = Randomness(self.settings.seed, step)
         random.seed_dropout()
+        failpoint("loop:batch")
         batch = self._batches.at(random)
         waited = now() - start
         state.learner.student.train()
@@ -217,28 +230,32 @@ class Trainer:
         yield from self._previewer.after_step((1 - part) * seconds)
         yield from self._suggester.after_step(part * seconds)
 
-    def _report(self, interrupts: Interrupts) -> Iterator[events.Event]:
+    def _report(self) -> Iterator[events.Event]:
         """Events that are due after a step; a signal breaks a validation off."""
-        step, engine = self.state.step, self.settings.engine
+        step, engine, validated = self.state.step, self.settings.engine, None
         if step % engine.log_every == 0:
             yield from self._flush()
-        validated = None
         if engine.validate_every and step % engine.validate_every == 0 and self._data.validation:
-            validated = self._validate(interrupts)
+            validated = yield from self._validate()
         if validated is not None:
             yield validated
         best = validated is not None and validated.best
         if best or step % engine.checkpoint_every == 0:
             yield self._checkpoint(best)
 
-    def _validate(self, interrupts: Interrupts) -> events.Validated | None:
-        cases, stop = self._data.validation, lambda: interrupts.stop_requested
+    def _validate(self) -> Generator[events.Event, None, events.Validated | None]:
+        """Score the validation volumes; without those whose data turn out to be damaged."""
         windows = f"a validation with {self._configured.predicting.batch} windows at once"
-        try:
-            with memory_guard(windows, "Resume with a lower predicting.batch", self.folder.name):
-                return validate(self.state, cases, self._configured, self.device, stop)
-        except Cancelled:
-            return None
+        while cases := self._data.validation:
+            try:
+                with memory_guard(windows, "Resume with a lower predicting.batch", self.folder.name):
+                    return validate(self.state, cases, self._configured, self.device, self._patience.hurried)
+            except Cancelled:
+                break
+            except DamagedVolume as error:
+                self._data = replace(self._data, validation=[c for c in cases if c.name != error.volume])
+                yield self._warned(set_aside(error.volume, error))
+        return None
 
     def _flush(self) -> Iterator[events.Event]:
         if self._meter.count:
@@ -253,6 +270,7 @@ class Trainer:
         )
         path = self._patience(partial(save, self._snapshot()))
         self._saved = self.state.step
+        trim_heap()  # of the copies that were written, and whatever else is free
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
 
     def _snapshot(self) -> checkpoint.Snapshot:

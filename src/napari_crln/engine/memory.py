@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gc
 import sys
 from collections.abc import Iterator
@@ -72,6 +73,17 @@ def is_out_of_memory(error: BaseException) -> bool:
     """Whether an allocator gave up: torch's on a device or the CPU, oneDNN's, C++'s or Python's."""
     told = str(error)
     return isinstance(error, torch.OutOfMemoryError | MemoryError) or any(s in told for s in _SIGNS)
+
+
+def trim_heap() -> None:
+    """Give back to the system what glibc's allocator holds free; elsewhere, nothing.
+
+    Blocks of ever other sizes (batches, maps, copies of the state) leave holes, and a run of hours would grow by them:
+    2 to 3 % in half an hour.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(ctypes.c_size_t(0))
 
 
 def release(device: torch.device) -> None:

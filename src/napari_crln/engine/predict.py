@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from napari_crln.config import RunConfig
+from napari_crln.engine.memory import is_out_of_memory
 from napari_crln.engine.windows import Grid, importance
 from napari_crln.errors import OutOfMemory
 from napari_crln.types import LabelDHW, NormalisedDHW, ProbabilityCDHW, ShapeDHW
@@ -285,7 +286,9 @@ def _guarded(
 ) -> Tensor:
     try:
         return values(torch.from_numpy(windows).to(device))
-    except torch.OutOfMemoryError as error:
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
         raise _too_large(windows) from error
 
 

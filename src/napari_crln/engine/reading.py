@@ -5,8 +5,9 @@ Nothing of a damaged volume is changed: a person decides whether to restore it o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, TypeVar
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
@@ -19,6 +20,37 @@ if TYPE_CHECKING:
     from napari_crln.volume.stored import Volume
 
 _Read = TypeVar("_Read")
+
+
+class DamagedVolume(CorruptData):
+    """What is read of a volume while it is trained on is damaged.
+
+    Parameters
+    ----------
+    volume : its name
+    fault : what is wrong
+    """
+
+    def __init__(self, volume: str, fault: CorruptData) -> None:
+        super().__init__(fault.value, fault.rule, fault.remedy, fault.where)
+        self.volume, self._fault = volume, fault
+
+    def __reduce__(self) -> tuple[type[DamagedVolume], tuple[Any, ...]]:
+        return type(self), (self.volume, self._fault)
+
+
+@contextmanager
+def naming(volume: str) -> Iterator[None]:
+    """Say which volume it is whose data turn out to be damaged."""
+    try:
+        yield
+    except CorruptData as error:
+        raise DamagedVolume(volume, error) from error
+
+
+def set_aside(volume: str, error: Exception) -> str:
+    """The warning for a volume that training does without."""
+    return f"volume {volume} is set aside: {error}"
 
 
 class Reading:
@@ -45,7 +77,7 @@ class Reading:
         try:
             return read(volume)
         except (CorruptData, VolumeError) as error:
-            self.warnings.append(f"volume {volume.name} is set aside: {error}")
+            self.warnings.append(set_aside(volume.name, error))
             return None
 
 

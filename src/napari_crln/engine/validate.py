@@ -15,6 +15,7 @@ from napari_crln.engine.device import autocast
 from napari_crln.engine.failpoint import failpoint
 from napari_crln.engine.metrics import dice
 from napari_crln.engine.predict import Windowing, predict_labels
+from napari_crln.engine.reading import naming
 from napari_crln.engine.state import TrainingState
 from napari_crln.events import Validated
 from napari_crln.method.learner import Learner
@@ -54,6 +55,8 @@ def validate(
     ------
     Cancelled
         As asked, between two batches of windows.
+    DamagedVolume
+        If one of the cases, read from disk, is damaged.
     """
     network, windowing = InferNetwork(state.learner, settings), Windowing.of(settings)
     classes, options = len(state.class_names), {"device": device, "cancelled": cancelled}
@@ -83,7 +86,10 @@ def _score(
 ) -> list[float]:
     """Dice of each foreground class over labelled voxels; NaN where there is none to find nor found."""
     failpoint("loop:validate")
-    predicted = predict_labels(network, case.image, windowing, normalise=case.normalisation.apply, **options)
+    with naming(case.name):
+        predicted = predict_labels(
+            network, case.image, windowing, normalise=case.normalisation.apply, **options
+        )
     assert case.target is not None
     seen = case.target != IGNORE
     scores = [dice((predicted == k) & seen, case.target == k) for k in range(1, classes)]

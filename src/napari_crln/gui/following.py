@@ -18,6 +18,8 @@ from napari_crln.run.watch import Tail, follow
 
 #: Most events in one report: more would keep the viewer's thread for longer than a frame.
 BATCH = 500
+#: Seconds between two looks at whether the process lives: its death is told at the second beat after it at the latest.
+BEAT_S = 0.5
 _POLL_S = 0.1
 _PROGRESS = b'{"kind":"progress"'
 
@@ -37,7 +39,7 @@ class Report:
 
 
 def follow_run(
-    folder: Path, alive: Callable[[], bool], *, beat_s: float = 1.0, poll_s: float = _POLL_S
+    folder: Path, alive: Callable[[], bool], *, beat_s: float = BEAT_S, poll_s: float = _POLL_S
 ) -> Iterator[Report | None]:
     """Events of a run in batches; a report without events every `beat_s` while nothing comes."""
     batch: list[Event] = []

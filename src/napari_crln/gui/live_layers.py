@@ -154,6 +154,8 @@ class LiveLayers:
             self._place(live, scene.grid, strides)
             self._add(spec.key, live)
         else:  # napari takes a new shape, and then a new place
+            if live.layer.data.ndim != stored.ndim:  # a user reshaped it, and napari forgot where it lay
+                live.place = None
             _swap(live.layer, stored)
             self._place(live, scene.grid, strides)
         live.layer.metadata.update(_tag(spec.key, scene))

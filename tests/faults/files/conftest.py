@@ -12,6 +12,7 @@ from playground import TABLE, Answer, Call, Playground, children, ids, save, vox
 
 from napari_crln import durable
 from napari_crln.cli import main
+from napari_crln.errors import ProjectError
 from napari_crln.volume.imports import import_nifti
 from napari_crln.volume.project import Project
 
@@ -44,6 +45,22 @@ def ground(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Playgrou
     assert {p.name for p in tmp_path.iterdir()} == set(folders)
     assert ground.touched() == before, "something outside the project was changed"
     assert children() == running, "a process was left"
+    _inspected(ground)
+
+
+def _inspected(ground: Playground) -> None:
+    """`napari-crln inspect` finds project and runs sound, or, where a test leaves damage, finds it."""
+    if ground.project_path.exists():
+        expected = ProjectError.exit_code if ground.damaged else 0
+        assert main(["inspect", str(ground.project_path), "--verify", "--json"]) == expected
+        folders = sorted((ground.project_path / "runs").glob("*-*"))
+        assert [main(["inspect", str(folder), "--json"]) for folder in folders] == [0] * len(folders)
+
+
+@pytest.fixture
+def leaves_damage(ground: Playground) -> None:
+    """For tests that leave a damaged project."""
+    ground.damaged = True
 
 
 @pytest.fixture

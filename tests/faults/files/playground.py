@@ -5,7 +5,9 @@ from __future__ import annotations
 import gzip
 import hashlib
 import os
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -34,13 +36,17 @@ class Answer(NamedTuple):
 Call = Callable[..., Answer]
 
 
-@dataclass(frozen=True)
+@dataclass
 class Playground:
-    """`inside` is the user's; `outside` is not to be read from, `away` not to be written to."""
+    """`inside` is the user's; `outside` is not to be read from, `away` not to be written to.
+
+    `damaged` says that a test leaves damage, for a person to look at: then `inspect` must find it.
+    """
 
     inside: Path
     outside: Path
     away: tuple[Path, ...]
+    damaged: bool = False
 
     @property
     def project_path(self) -> Path:
@@ -112,3 +118,48 @@ def children() -> set[int]:
 
 def _digest(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest() if path.is_file() else "folder"
+
+
+def _to_secret(path: Path, ground: Playground) -> None:
+    path.symlink_to(ground.outside / "secret.txt")
+
+
+def _pipe(path: Path, ground: Playground) -> None:
+    os.mkfifo(path)
+
+
+def _folder(path: Path, ground: Playground) -> None:
+    path.mkdir()
+
+
+def _huge(path: Path, ground: Playground) -> None:
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+SPECIAL = [_to_secret, _pipe, _folder, _huge]
+
+
+@contextmanager
+def unopened(folder: Path) -> Iterator[None]:
+    """Nothing below the folder, or the folder itself, is opened, listed or looked into by Python meanwhile."""
+    _WATCHED.append(str(folder))
+    try:
+        yield
+    finally:
+        _WATCHED.clear()
+    opened, _OPENED[:] = list(_OPENED), []
+    assert opened == []
+
+
+_WATCHED: list[str] = []
+_OPENED: list[str] = []
+
+
+def _audit(event: str, arguments: tuple[object, ...]) -> None:
+    if _WATCHED and event in ("open", "os.listdir", "os.scandir", "os.rename", "os.remove", "os.mkdir"):
+        paths = [os.path.realpath(os.fsdecode(a)) for a in arguments if isinstance(a, str | bytes | Path)]
+        _OPENED.extend(path for path in paths if path.startswith(os.path.realpath(_WATCHED[0])))
+
+
+sys.addaudithook(_audit)  # for ever: Python takes none back

@@ -10,14 +10,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from playground import Call, Playground, flip
+from playground import Call, flip
 
 from napari_crln import config, events
+from napari_crln.engine import checkpoint
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.loop import Trainer
 from napari_crln.errors import CorruptData, ProjectError
 from napari_crln.gui.project_files import read_volume
 from napari_crln.gui.stored_layers import image_layer, prediction_layer
+from napari_crln.run.folder import RunFolder
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
@@ -53,6 +55,7 @@ def test_flipped_bits_of_chunks_are_named(
     read(volume)
 
 
+@pytest.mark.usefixtures("leaves_damage")
 @pytest.mark.parametrize("damage", ["flip", "missing", "empty", "cut"])
 @pytest.mark.parametrize("chunk", [IMAGE, "labels/prediction/0/c/0/0/0"])
 def test_lazy_readers_never_see_zeros(project: Project, chunk: str, damage: str) -> None:
@@ -110,6 +113,7 @@ def test_flipped_bits_of_descriptions_are_found_or_harmless(project: Project, de
     ("field", "value"),
     [("data_type", "int8"), ("shape", [22, 20, 17]), ("fill_value", 3), ("chunk_grid", None)],
 )
+@pytest.mark.usefixtures("leaves_damage")
 def test_plausible_changes_of_a_description_are_found(project: Project, field: str, value: object) -> None:
     """As valid as before, and another reading: only the seal tells."""
     path = project.volumes["l1"].path / "0" / "zarr.json"
@@ -121,6 +125,7 @@ def test_plausible_changes_of_a_description_are_found(project: Project, field: s
         project.volumes["l1"].read_image()
 
 
+@pytest.mark.usefixtures("leaves_damage")
 def test_a_moved_affine_is_found(project: Project, call: Call) -> None:
     path = project.volumes["l1"].path / "zarr.json"
     path.write_text(path.read_text().replace("0.75", "0.74"))
@@ -130,6 +135,7 @@ def test_a_moved_affine_is_found(project: Project, call: Call) -> None:
     assert (answer.code, "l1.zarr" in answer.err) == (4, True)
 
 
+@pytest.mark.usefixtures("leaves_damage")
 def test_labels_of_another_volume_are_found(project: Project) -> None:
     """Sound in itself, and not this volume's: as after a copy by hand that went wrong."""
     l1, u1 = project.volumes["l1"], project.volumes["u1"]
@@ -144,10 +150,13 @@ def test_labels_of_another_volume_are_found(project: Project) -> None:
     assert "annotation value" in data.warnings[0]
 
 
-def _train(project: Project, ground: Playground) -> list[events.Event]:
-    run = ground.inside / "run"
-    run.mkdir()
-    return list(Trainer.of(project, config.build(TINY), run))
+def _train(project: Project) -> list[events.Event]:
+    settings = config.build(TINY)
+    return list(Trainer.of(project, settings, RunFolder.create(project.path, settings).path))
+
+
+def _warnings(seen: list[events.Event]) -> list[str]:
+    return [event.message for event in seen if isinstance(event, events.Warned)]
 
 
 DAMAGE = {
@@ -156,11 +165,10 @@ DAMAGE = {
 }  # fmt: skip
 
 
+@pytest.mark.usefixtures("leaves_damage")
 @pytest.mark.parametrize("how", ["flip", "missing"])
 @pytest.mark.parametrize("case", DAMAGE)
-def test_training_goes_on_with_the_others(
-    project: Project, ground: Playground, call: Call, case: str, how: str
-) -> None:
+def test_training_goes_on_with_the_others(project: Project, call: Call, case: str, how: str) -> None:
     name, part = DAMAGE[case]
     path = project.volumes[name].path / part
     flip(path, 4 * path.stat().st_size) if how == "flip" else path.unlink()
@@ -169,8 +177,8 @@ def test_training_goes_on_with_the_others(
     data = TrainingData.of(project)
     left = {c.name for c in (*data.labelled, *data.unlabelled, *data.validation)}
     assert left == {"l1", "l2", "u1", "u2", "v"} - {name}
-    seen = _train(project, ground)
-    warned = [event.message for event in seen if isinstance(event, events.Warned)]
+    seen = _train(project)
+    warned = _warnings(seen)
     assert len(warned) == 1
     assert f"volume {name} is set aside" in warned[0]
     assert str(path.parent if part.endswith("zarr.json") else path.parents[3]) in warned[0]
@@ -181,6 +189,55 @@ def test_training_goes_on_with_the_others(
     assert (answer.code, name in answer.err) == (4, True)
 
 
+STREAMED = config.build(
+    TINY,
+    {"iterations": 8, "engine": {"cohort": "streamed", "validate_every": 3, "checkpoint_every": 4}},
+)
+
+
+@pytest.mark.usefixtures("leaves_damage")
+@pytest.mark.parametrize("how", ["flip", "missing"])
+@pytest.mark.parametrize("name", ["l1", "u1", "v"])
+def test_volumes_that_are_not_held_in_memory_are_set_aside_when_their_damage_is_met(
+    project: Project, name: str, how: str
+) -> None:
+    """Read chunk by chunk while training runs, damage shows late; the run goes on, and does so again when resumed."""
+    path = project.volumes[name].path / IMAGE
+    flip(path, 4 * path.stat().st_size) if how == "flip" else path.unlink()
+    run = RunFolder.create(project.path, STREAMED)
+    seen = list(Trainer.of(project, STREAMED, run.path))
+    (warned,) = _warnings(seen)
+    assert f"volume {name} is set aside" in warned
+    assert f"{name}.zarr" in warned
+    assert "c/0/0/0" in warned
+    steps = [event.step for event in seen if isinstance(event, events.Stepped)]
+    assert steps == list(range(1, 9))
+    validations = [event for event in seen if isinstance(event, events.Validated)]
+    assert len(validations) == (0 if name == "v" else 2)
+    assert isinstance(seen[-1], events.Ended)
+    assert (seen[-1].reason, seen[-1].step) == ("finished", 8)
+
+    longer = STREAMED.model_copy(update={"iterations": 12})
+    again = list(Trainer.of(project, longer, run.path))
+    assert f"volume {name} is set aside" in _warnings(again)[-1]
+    assert isinstance(again[-1], events.Ended)
+    assert (again[-1].reason, again[-1].step) == ("finished", 12)
+
+
+@pytest.mark.usefixtures("leaves_damage")
+def test_where_the_last_labelled_volume_turns_out_damaged_the_run_ends_with_what_it_has(
+    project: Project,
+) -> None:
+    (project.volumes["l1"].path / IMAGE).unlink()
+    project.set_role("l2", "test")
+    run = RunFolder.create(project.path, STREAMED)
+    with pytest.raises(CorruptData, match=r"l1\.zarr.*c/0/0/0"):
+        list(Trainer.of(Project.open(project.path), STREAMED, run.path))
+    assert run.status().reason == "failed"
+    assert checkpoint.latest(run.checkpoints)[0] is not None
+
+
+@pytest.mark.usefixtures("leaves_damage")
 def test_training_without_any_sound_labelled_volume_says_so(project: Project) -> None:
     for name in ("l1", "l2"):
         (project.volumes[name].path / IMAGE).unlink()

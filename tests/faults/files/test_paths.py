@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import zipfile
 from collections.abc import Callable
@@ -12,10 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
-from playground import Call, Playground, ids, save, voxels
+from playground import SPECIAL, Call, Playground, ids, save, unopened, voxels
 
-from napari_crln import config, events
-from napari_crln.engine.control import Inbox
+from napari_crln import config
 from napari_crln.errors import CorruptData, CrlnError, ProjectError, UsageError
 from napari_crln.gui import project_reader
 from napari_crln.gui.project_files import read_volume
@@ -82,7 +80,8 @@ def test_dataset_json_that_names_files_elsewhere(
     case = {"image": "imagesTr/c.nii.gz", "label": "labelsTr/c.nii.gz", key: named}
     described = {"labels": {"background": 0, "a": 4, "b": 7}, "training": [case]}
     (ground.inside / "d" / "dataset.json").write_text(json.dumps(described))
-    answer = call("import", ground.inside / "d", ground.project_path, "--labelled=1")
+    with unopened(ground.outside):
+        answer = call("import", ground.inside / "d", ground.project_path, "--labelled=1")
     if key == "label" and path is None:
         assert answer.code == 0  # as if it were not named: labelsTr/ has it
     else:
@@ -102,6 +101,7 @@ def test_dataset_json_with_another_ending(ground: Playground, call: Call, ending
     assert (answer.code, "file_ending" in answer.err) == (3, True), answer.err
 
 
+@pytest.mark.usefixtures("leaves_damage")
 def test_a_zip_store_is_neither_opened_nor_unpacked(project: Project, ground: Playground, call: Call) -> None:
     path = project.volumes["u1"].path
     shutil.rmtree(path)
@@ -135,6 +135,7 @@ def test_a_journal_with_entries_elsewhere_is_not_laid_out(
     np.testing.assert_array_equal(volume.read_annotation(), values)
 
 
+@pytest.mark.usefixtures("leaves_damage")
 def test_a_journal_is_not_laid_out_through_a_link(project: Project, ground: Playground) -> None:
     volume = project.volumes["l1"]
     target = _linked(volume.path / "labels" / "annotation" / "0", ground)
@@ -191,6 +192,7 @@ READS: dict[str, tuple[str, Callable[[Project], object]]] = {
 }
 
 
+@pytest.mark.usefixtures("leaves_damage")
 @pytest.mark.parametrize("case", READS)
 def test_links_are_not_read_through(project: Project, ground: Playground, call: Call, case: str) -> None:
     part, read = READS[case]
@@ -225,6 +227,9 @@ def test_links_are_not_written_through(project: Project, ground: Playground, cas
     with pytest.raises(ProjectError, match="a link leads to"):
         write(project)
     assert sorted(target.rglob("*")) == before
+    link = project.path / "volumes" if part == ".." else volume.path / part
+    link.unlink()
+    target.rename(link)
 
 
 def test_a_link_for_the_folder_of_runs(project: Project, ground: Playground) -> None:
@@ -245,45 +250,6 @@ def test_a_project_may_itself_be_reached_by_a_link(
     sound(opened)
 
 
-def _to_secret(path: Path, ground: Playground) -> None:
-    path.symlink_to(ground.outside / "secret.txt")
-
-
-def _pipe(path: Path, ground: Playground) -> None:
-    os.mkfifo(path)
-
-
-def _folder(path: Path, ground: Playground) -> None:
-    path.mkdir()
-
-
-def _huge(path: Path, ground: Playground) -> None:
-    with path.open("wb") as file:
-        file.truncate(1 << 40)
-
-
-SPECIAL = [_to_secret, _pipe, _folder, _huge]
-
-
-@pytest.mark.parametrize("put", SPECIAL)
-def test_what_lies_in_an_inbox_without_being_a_command(ground: Playground, put: Callable[..., None]) -> None:
-    (ground.inside / "inbox").mkdir()
-    put(ground.inside / "inbox" / "0.json", ground)
-    (ground.inside / "inbox" / "1.json").write_bytes(events.dump_command(events.Stop()))
-    inbox = Inbox(ground.inside)
-    assert inbox.poll() == [events.Stop()]
-    (told,) = inbox.warnings()
-    assert "0.json" in told
-    assert "nobody's business" not in told
-
-
-@pytest.mark.parametrize("volume", ["../../../outside", "/etc/passwd", "l1/../../x", "\0"])
-def test_commands_that_name_volumes_by_path(ground: Playground, volume: str) -> None:
-    """A command names a volume of the run, and is compared with names: never made a path."""
-    for kind in (events.Focus(volume=volume), events.LabelsChanged(volume=volume, revision=1)):
-        assert events.parse_command(events.dump_command(kind)) == kind
-
-
 @pytest.mark.parametrize("put", SPECIAL)
 @pytest.mark.parametrize("file", ["project.toml", "config.toml", "zarr.json", "dataset.json", "image.nii"])
 def test_special_files_for_small_ones(
@@ -302,9 +268,12 @@ def test_special_files_for_small_ones(
         "image.nii": (ground.inside / file, lambda: call("import", ground.inside / file, project.path).code),
     }
     path, attempt = places[file]
+    before = path.read_bytes() if path.exists() else None
     path.unlink(missing_ok=True)
     put(path, ground)
     assert attempt() in (2, 3, 4)
+    path.rmdir() if path.is_dir() else path.unlink()
+    path.write_bytes(before) if before is not None else None
 
 
 def test_links_in_a_folder_to_import_are_followed(ground: Playground, call: Call) -> None:
@@ -324,6 +293,7 @@ def test_links_in_a_folder_to_import_are_followed(ground: Playground, call: Call
     )
 
 
+@pytest.mark.usefixtures("leaves_damage")
 def test_predictions_are_exported_below_the_folder_asked_for(project: Project, ground: Playground) -> None:
     """The source's file name, kept with a volume, is a name and no path."""
     path = project.volumes["l1"].path / "zarr.json"

@@ -160,14 +160,22 @@ def test_an_override_is_a_value_and_never_an_expression(mark: Path) -> None:
         config.build(config.assignment(f"iterations={text}"))
 
 
+def _hides(alias: ast.alias) -> bool:
+    """Whether an import gives a module with a dangerous call another name than the one that is looked for."""
+    usual = {"numpy": "np"}.get(alias.name, alias.name)
+    return alias.asname not in (None, usual) and any(call.startswith(f"{alias.name}.") for call in _CALLS)
+
+
 def _dangers(text: str) -> list[str]:
     """Every name in a source that loads pickles, parses YAML with its tags, or executes text."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
             found += [a.name for a in node.names if a.name.split(".")[0] in _LOADERS]
-        elif isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] in _LOADERS:
-            found.append(str(node.module))
+            found += [f"{a.name} as {a.asname}" for a in node.names if _hides(a)]
+        elif isinstance(node, ast.ImportFrom):
+            names = [f"{node.module}.{a.name}" for a in node.names]
+            found += [n for n in names if n in _CALLS or n.split(".")[0] in _LOADERS]
         elif isinstance(node, ast.Call):
             name = ast.unparse(node.func)
             risky = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg in ("allow_pickle", "shell")}
@@ -180,7 +188,7 @@ def _dangers(text: str) -> list[str]:
     "text",
     [
         "import pickle", "from joblib import load", "import yaml.loader", "torch.load(p, weights_only=True)", "np.load(p)",
-        "f(p, allow_pickle=True)", "f(p, allow_pickle=x)", "eval(t)", "exec(t)", "run(c, shell=True)", "os.system(c)",
+        "from torch import load", "from numpy import load as l", "import torch as t", "from os import system", "f(p, allow_pickle=True)", "f(p, allow_pickle=x)", "eval(t)", "exec(t)", "run(c, shell=True)", "os.system(c)",
     ],
 )  # fmt: skip
 def test_dangers_are_seen(text: str) -> None:

@@ -8,6 +8,7 @@ import re
 import shutil
 import signal
 import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -23,8 +24,10 @@ from napari_crln.engine.cohort import Case
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.loop import Trainer
 from napari_crln.errors import OutOfSpace, RunError
+from napari_crln.run.folder import RunFolder
 from napari_crln.run.watch import follow
 from napari_crln.volume.intensity import measure
+from napari_crln.volume.project import Project
 
 SETTINGS = config.build(
     {
@@ -59,9 +62,9 @@ def _short(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
-def run(ground: Playground) -> Path:
-    (ground.inside / "share" / "run").mkdir(parents=True)
-    return ground.inside / "share" / "run"
+def run(empty: Project) -> Path:
+    """A run folder; the project's folder of runs is the share."""
+    return RunFolder.create(empty.path, SETTINGS).path
 
 
 def _leave(run: Path) -> Path:
@@ -211,6 +214,37 @@ def test_a_full_disk_is_no_reason_to_wait(run: Path, monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(patience.time, "sleep", lambda _: pytest.fail("it waited"))
     with pytest.raises(OutOfSpace):
         list(Trainer(_data(), SETTINGS, run))
+
+
+def _slow(monkeypatch: pytest.MonkeyPatch, where: Any, name: str, seconds: float) -> list[str]:
+    """Let calls take so much longer; the list grows with each."""
+    real, calls = getattr(where, name), []
+
+    def call(*arguments: Any, **options: Any) -> Any:
+        calls.append(name)
+        time.sleep(seconds)
+        return real(*arguments, **options)
+
+    monkeypatch.setattr(where, name, call)
+    return calls
+
+
+def test_a_slow_share_costs_time_and_nothing_else(
+    ground: Playground, run: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each read, write and flush takes its time: the run ends as on a disk, and who watches misses nothing."""
+    with monkeypatch.context() as slowed:
+        places = [(os, "write"), (os, "fsync"), (os, "scandir"), (Path, "open"), (durable, "write_new")]
+        calls = [_slow(slowed, where, name, 0.02) for where, name in places]
+        watched, told, seen = follow(run, poll_s=0), list[events.Event](), list[events.Event]()
+        for event in Trainer(_data(), SETTINGS, run):
+            seen.append(event)
+            told += iter(watched.__next__, None)
+    assert all(calls)
+    assert [(e.kind, e.step) for e in told] == [(e.kind, e.step) for e in seen]
+    assert isinstance(seen[-1], events.Ended)
+    assert seen[-1].reason == "finished"
+    assert _same_weights(run, _unbroken(ground))
 
 
 def test_who_watches_waits_and_is_told(run: Path) -> None:

@@ -150,12 +150,22 @@ def test_a_class_that_nobody_annotated_is_told(ground: Playground, project: Proj
     assert warned == ["no labelled volume shows class 'tail': it cannot be learned"]
 
 
-def test_a_labelled_volume_that_was_erased_is_told(ground: Playground, project: Project) -> None:
-    volume = project.volumes["l2"]
-    volume.write_annotation(np.zeros_like(volume.read_annotation()), "sparse")
+@pytest.mark.parametrize("erased", [("l2",), ("l1", "l2")])
+def test_labelled_volumes_that_were_erased_are_told(
+    ground: Playground, project: Project, erased: tuple[str, ...]
+) -> None:
+    """One, or all of them: then no batch has an annotated voxel."""
+    for name in erased:
+        volume = project.volumes[name]
+        volume.write_annotation(np.zeros_like(volume.read_annotation()), "sparse")
     seen = _train(TrainingData.of(project), ground.inside / "run", "mean-teacher")
     warned = [e.message for e in seen if isinstance(e, events.Warned)]
-    assert warned == ["volume l2 has no annotated voxel: it teaches nothing as labelled"]
+    told = [f"volume {name} has no annotated voxel: it teaches nothing as labelled" for name in erased]
+    assert warned[: len(told)] == told
+    unseen = ["head", "tail"] if len(erased) == 2 else []
+    assert warned[len(told) :] == [
+        f"no labelled volume shows class {name!r}: it cannot be learned" for name in unseen
+    ]
 
 
 def test_a_class_that_project_toml_lost_is_told(ground: Playground, project: Project) -> None:
