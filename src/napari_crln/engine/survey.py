@@ -54,8 +54,6 @@ class AxisTable:
     disagreement: _Sums
     #: (S, K).
     features: NDArray[np.float32]
-    #: mm from the first slice, (S,).
-    position: _Sums
 
 
 @dataclass(frozen=True)
@@ -148,5 +146,4 @@ def _table(sums: _Sums, spacing: SpacingDHW, axis: int, shape: ShapeDHW) -> Axis
             sums[:, UNCERTAINTY] > 0, sums[:, CONFLICT] / sums[:, UNCERTAINTY], np.zeros(len(sums))
         )
         features = np.where(sums[:, WEIGHT, None] > 0, sums[:, FEATURES:] / sums[:, WEIGHT, None], 0)
-    position = spacing[axis] * np.arange(len(sums), dtype=np.float64)
-    return AxisTable(uncertainty, disagreement, features.astype(np.float32), position)
+    return AxisTable(uncertainty, disagreement, features.astype(np.float32))

@@ -65,7 +65,6 @@ def test_uncertainty_is_an_area_in_mm2(axis: int) -> None:
     area = np.prod([image.shape[a] * spacing[a] for a in others])
     assert table.uncertainty[5] == pytest.approx(0.5 * area)
     assert np.delete(table.uncertainty, 5).max() == 0
-    assert table.position[5] == 5 * spacing[axis]
 
 
 def test_disagreement_is_the_share_of_the_uncertainty_that_is_disputed() -> None:
