@@ -25,7 +25,9 @@ class Suggestion(_Record):
     volume: str
     axis: Axis = Field(description="the slice lies across it: 0, 1, 2 = D, H, W")
     index: int = Field(ge=0)
-    score: float = Field(description="share of what no label reaches yet that it would reach, 0-1, given those before it")
+    score: float = Field(
+        description="share of what no label reaches yet that it would reach, 0-1, given those before it"
+    )
     uncertainty: float = Field(description="area that the teacher is not sure of, mm²: sum of 1 - p")
     disagreement: float | None = Field(
         default=None,

@@ -273,7 +273,8 @@ def test_the_run_is_told_of_each_save(desk: Desk, monkeypatch: pytest.MonkeyPatc
     inbox = run.path / "inbox"
 
     def commands() -> list[Any]:
-        return [parse_command(p.read_bytes()) for p in sorted(inbox.glob("[!.]*.json"))]  # no file that is just being written
+        whole = sorted(inbox.glob("[!.]*.json"))  # no file that is just being written
+        return [parse_command(path.read_bytes()) for path in whole]
 
     wanted = LabelsChanged(volume=UNLABELLED, revision=1)
     desk.wait(lambda: wanted in commands())
