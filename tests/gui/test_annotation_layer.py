@@ -110,6 +110,16 @@ def test_a_stroke_is_saved_and_the_table_follows(desk: Desk) -> None:
     assert "revision 1" in desk.session.model.snapshot.message.text
 
 
+def test_a_brush_that_is_taken_up_makes_ready_what_the_first_stroke_needs(desk: Desk) -> None:
+    desk.show(UNLABELLED)
+    ready = desk.volume().path.with_name(f".{UNLABELLED}.zarr.blank")
+    desk.panel.annotate.paint.click()
+    desk.wait(ready.exists)
+    assert not desk.volume().has_annotation
+    desk.show(LABELLED)
+    desk.wait(lambda: not ready.exists())
+
+
 def test_an_undo_after_it_was_saved_is_saved_too(desk: Desk) -> None:
     layer = desk.show(UNLABELLED)
     desk.stroke(layer, 5)
