@@ -71,7 +71,11 @@ def test_it_is_as_without(volume: Volume, tmp_path: Path) -> None:
     one, two = (annotation.record_of(each.path) for each in (volume, other))
     assert (one.coverage, one.revision, one.annotated) == (two.coverage, two.revision, two.annotated)
     files = [
-        {str(p.relative_to(each.path)): p.read_bytes() for p in sorted(each.path.rglob("c/**/*")) if p.is_file()}
+        {
+            str(p.relative_to(each.path)): p.read_bytes()
+            for p in sorted(each.path.rglob("c/**/*"))
+            if p.is_file()
+        }
         for each in (volume, other)
     ]
     assert files[0] == files[1]
