@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import shutil
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -59,6 +61,10 @@ class Plan:
         """Run folder of an arm and a seed."""
         return self.work / f"{self.project.name}-{arm}-seed{seed}"
 
+    def first(self, method: str, seed: int) -> Path:
+        """Run folder after the first round, which arms of the same method share."""
+        return self.work / f"{self.project.name}-{method}-first-seed{seed}"
+
     def steps(self, done: int) -> int:
         """Optimiser steps by the end of round `done`, counted from 0."""
         return self.first_iterations + done * self.iterations
@@ -86,7 +92,8 @@ def run_rounds(plan: Plan, arm: str, seed: int, deadline: float) -> None:
         began = time.perf_counter()
         places = bench.places_for(chooser, rounds)
         last = chooser == "all"  # one round, as long as all of them together
-        trainer = bench.train(places, plan.steps(plan.rounds - 1 if last else len(rounds)))
+        steps = plan.steps(plan.rounds - 1 if last else len(rounds))
+        trainer = bench.train(places, steps) if rounds or last else bench.train_first(places, steps)
         dice, per_class = bench.score(trainer)
         following = [] if last else bench.choose(chooser, trainer, places, len(rounds))
         done = {
@@ -145,6 +152,20 @@ class Bench:
             pass
         if trainer.state.step != steps:
             raise SystemExit("interrupted; the next call of the same command goes on")
+        return trainer
+
+    def train_first(self, places: list[Place], steps: int) -> Any:
+        """The first round, which is the same for all arms of a method and a seed: the first of them trains it."""
+        shared = self.plan.first(self.settings.method.name, self.seed)
+        if shared.exists():
+            shutil.copytree(shared, self.folder, dirs_exist_ok=True)
+            return self.train(places, steps)
+        trainer = self.train(places, steps)
+        aside = shared.with_name(f".{shared.name}.{os.getpid()}")
+        shutil.copytree(self.folder, aside)
+        with contextlib.suppress(OSError):  # another arm was quicker
+            aside.rename(shared)
+        shutil.rmtree(aside, ignore_errors=True)
         return trainer
 
     def annotated(self, places: list[Place]) -> tuple[list[Any], list[Any]]:

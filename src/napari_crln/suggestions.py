@@ -20,12 +20,14 @@ class _Record(BaseModel):
 
 
 class Suggestion(_Record):
-    """One slice; `score` is the product of its factors, relative to the best slices of the survey."""
+    """One slice; `score` sums up uncertainty × disagreement × novelty of itself and of the slices that it stands for."""
 
     volume: str
     axis: Axis = Field(description="the slice lies across it: 0, 1, 2 = D, H, W")
     index: int = Field(ge=0)
-    score: float = Field(description="expected gain, 0-1, given the suggestions before it")
+    score: float = Field(
+        description="share of what no label reaches yet that it would reach, 0-1, given those before it"
+    )
     uncertainty: float = Field(description="area that the teacher is not sure of, mm²: sum of 1 - p")
     disagreement: float | None = Field(
         default=None,
@@ -33,6 +35,9 @@ class Suggestion(_Record):
     )
     novelty: float = Field(
         description="distance to the nearest annotated or suggested slice in prototype space; 1: two slices at random"
+    )
+    stands_for: int = Field(
+        default=1, ge=1, description="slices that it is nearer to than any annotated or suggested one"
     )
     why: str = ""
 

@@ -8,11 +8,15 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from sandbox import Sandbox, Zygote, differing, final
 
 from napari_crln import events
 from napari_crln.engine import checkpoint
+from napari_crln.run.watch import send
+from napari_crln.volume.annotate import save_region
+from napari_crln.volume.project import Project
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 KILLS = 20
@@ -85,4 +89,28 @@ def test_killed_at_each_stage_of_a_checkpoint(
     started = [e for e in sandbox.events() if isinstance(e, events.Started)][-1]
     assert (started.step, started.resumed) == (at, True)
     assert differing(final(sandbox.run), whole) == []
+    sandbox.check()
+
+
+def test_killed_while_somebody_paints_a_resumed_run_has_every_stroke(sandbox: Sandbox) -> None:
+    """Painting is the project's, not the run's: a stroke nobody answered for, and one after the kill, are taken up."""
+    process = sandbox.train("--iterations", 100_000)
+    sandbox.watch(process, lambda event: isinstance(event, events.Checkpointed))
+    volume = next(v for v in Project.open(sandbox.project).volumes.values() if v.role == "unlabelled")
+    stroke = np.full((1, 4, 4), 2, volume.classes.index_dtype)
+    first = save_region(sandbox.project, volume.name, (3, 2, 2), stroke).revision
+    send(sandbox.run.path, events.LabelsChanged(volume=volume.name, revision=first))
+    process.kill()
+    second = save_region(sandbox.project, volume.name, (5, 2, 2), stroke).revision
+    process = sandbox.resume()
+    started = sandbox.watch(process, lambda e: isinstance(e, events.Started) and e.resumed)
+    assert isinstance(started, events.Started)
+    assert started.labelled == 3
+    taken = sandbox.watch(process, lambda e: isinstance(e, events.LabelsTaken) and e.revision == second)
+    assert taken.step - started.step <= 10
+    send(sandbox.run.path, events.Stop())
+    assert process.wait().code == 0
+    kept = Project.open(sandbox.project).volumes[volume.name].read_annotation()
+    assert (kept[[3, 5], 2:6, 2:6] == 2).all()
+    assert np.count_nonzero(kept) == 32
     sandbox.check()

@@ -86,14 +86,11 @@ class Board:
         survey = self._surveys[name]
         table = survey.tables[axis]
         seen = np.flatnonzero(np.isfinite(table.uncertainty))
-        step_mm = table.position[1] if len(table.position) > 1 else 1.0
-        disagreement = table.disagreement if survey.rectified else np.full(len(table.position), np.nan)
+        disagreement = table.disagreement if survey.rectified else np.full(len(table.uncertainty), np.nan)
         return {
             "volume": np.full(len(seen), number, np.intp),
             "axis": np.full(len(seen), axis, np.intp),
             "index": seen,
-            "position": table.position[seen],
-            "extent": np.full(len(seen), step_mm * len(table.position)),
             "uncertainty": table.uncertainty[seen],
             "disagreement": disagreement[seen],
             "features": table.features[seen],
@@ -119,12 +116,13 @@ def _suggestion(choice: Choice, names: Sequence[str], slices: Slices) -> Suggest
         uncertainty=float(slices.uncertainty[row]),
         disagreement=disagreement,
         novelty=choice.novelty,
+        stands_for=choice.stands_for,
         why=_why(slices, choice),
     )
 
 
 def _why(slices: Slices, choice: Choice) -> str:
-    """One line of words: each factor against the other candidates."""
+    """One line of words: what it stands for, and each factor against the other candidates."""
     row = choice.row
     candidates = slices.uncertainty[~slices.annotated]
     top = 100 * float((candidates >= slices.uncertainty[row]).mean())
@@ -133,6 +131,8 @@ def _why(slices: Slices, choice: Choice) -> str:
         words.append(f"rectification disputes {100 * slices.disagreement[row]:.0f} % of that")
     if slices.annotated.any():
         words.append(f"newer than {100 * choice.newer_than:.0f} % of the others")
+    if choice.stands_for > 1:
+        words.append(f"stands for {choice.stands_for} slices")
     return ", ".join(words)
 
 

@@ -30,7 +30,7 @@ from napari_crln.engine.meter import Meter, now
 from napari_crln.engine.patience import Patience
 from napari_crln.engine.predict import Cancelled
 from napari_crln.engine.preview import PreviewCommand, Previewer
-from napari_crln.engine.provenance import differences, remarks, stamped, started
+from napari_crln.engine.provenance import differences, remarks, stamped
 from napari_crln.engine.reading import DamagedVolume, set_aside
 from napari_crln.engine.speed import Speed
 from napari_crln.engine.state import TrainingState

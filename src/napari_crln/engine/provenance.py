@@ -6,9 +6,7 @@ edited by hand is checked like an option of `resume`.
 
 from __future__ import annotations
 
-import os
 import platform
-import socket
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
@@ -18,10 +16,8 @@ import torch
 import napari_crln
 from napari_crln import config
 from napari_crln.engine.checkpoint import Snapshot
-from napari_crln.engine.data import TrainingData
-from napari_crln.engine.state import TrainingState
 from napari_crln.errors import ConfigError
-from napari_crln.events import Difference, Started
+from napari_crln.events import Difference
 
 
 def provenance(settings: config.RunConfig, device: torch.device) -> dict[str, Any]:
@@ -62,30 +58,6 @@ def differences(
         if before != after:
             found.append(Difference(field=name, before=str(before), after=str(after), rule="warn"))
     return found
-
-
-def started(
-    state: TrainingState,
-    settings: config.RunConfig,
-    data: TrainingData,
-    found: Iterable[Difference],
-    *,
-    resumed: bool,
-) -> Started:
-    """The event that a run begins with, by this process on this machine."""
-    return Started(
-        step=state.step,
-        method=settings.method.name,
-        iterations=settings.iterations,
-        pid=os.getpid(),
-        host=socket.gethostname(),
-        resumed=resumed,
-        labelled=len(data.labelled),
-        unlabelled=len(data.unlabelled),
-        parameters=sum(p.numel() for p in state.learner.student.parameters()),
-        differences=tuple(found),
-        prototypes=settings.method.dim.prototypes if settings.method.uses_clues else 0,
-    )
 
 
 def remarks(skipped: Iterable[str], found: Iterable[Difference]) -> Iterator[str]:

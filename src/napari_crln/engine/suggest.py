@@ -37,6 +37,7 @@ _PUBLISH_S = 20.0  # between lists within a long round
 _ROUND_S = 10.0  # between starts of rounds
 _REST_S = 60.0  # after a fault
 _BURST_S = 0.2  # while paused
+_ADVANCE_S = 2.0  # of work before any is earned, as previews have: so the first list comes early, and is paid for later
 _FIRST = 8  # volumes without labels that the first list must know, if there are as many
 
 _Round: TypeAlias = Generator[events.Suggested | None, None, None]
@@ -69,7 +70,7 @@ class Suggester:
         self._clock, self._settle = clock, settle
         self._path = folder / events.SUGGESTIONS_FILE
         self._device = next(state.learner.parameters()).device
-        self.budget = Budget(settings.engine.preview_share, advance_s=0.0)
+        self.budget = Budget(settings.engine.preview_share, advance_s=_ADVANCE_S)
         self._board = Board()
         self._cases: dict[str, Case] = {case.name: case for case in (*data.labelled, *data.unlabelled)}
         self._labelled: set[str] = set()

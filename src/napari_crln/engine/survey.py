@@ -1,6 +1,6 @@
 """Look at a volume in coarse tiles, and sum up each of its slices.
 
-Tiles hardly overlap, and up to a seventh of a tile at the volume's borders is left out: what is wanted is an order of
+Tiles hardly overlap, and up to a fifth of a tile at the volume's borders is left out: what is wanted is an order of
 slices, not a segmentation, and a small volume that prediction covers by eight windows is looked at by one. Border slices that no
 tile reaches are not ranked. One batch of tiles is one piece of work, between which training goes on.
 """
@@ -24,7 +24,7 @@ from napari_crln.types import ShapeDHW, SpacingDHW
 from napari_crln.volume.intensity import Normalisation
 from napari_crln.volume.patches import Padding
 
-_LEFT_OUT = 0.15  # of a tile, along each axis
+_LEFT_OUT = 0.2  # of a tile, along each axis
 _Sums = NDArray[np.float64]
 
 #: Windows (b, 1, d, h, w), normalised, to what the teacher believes of them.
@@ -54,8 +54,6 @@ class AxisTable:
     disagreement: _Sums
     #: (S, K).
     features: NDArray[np.float32]
-    #: mm from the first slice, (S,).
-    position: _Sums
 
 
 @dataclass(frozen=True)
@@ -148,5 +146,4 @@ def _table(sums: _Sums, spacing: SpacingDHW, axis: int, shape: ShapeDHW) -> Axis
             sums[:, UNCERTAINTY] > 0, sums[:, CONFLICT] / sums[:, UNCERTAINTY], np.zeros(len(sums))
         )
         features = np.where(sums[:, WEIGHT, None] > 0, sums[:, FEATURES:] / sums[:, WEIGHT, None], 0)
-    position = spacing[axis] * np.arange(len(sums), dtype=np.float64)
-    return AxisTable(uncertainty, disagreement, features.astype(np.float32), position)
+    return AxisTable(uncertainty, disagreement, features.astype(np.float32))

@@ -146,12 +146,17 @@ class AnnotationLayers:
         self._layers[data.name] = layer
         self._annotator.begin(project, data.name, lambda: layer.data, data.revision, stored)
         layer.mouse_drag_callbacks.insert(0, self._on_press)
+        layer.events.mode.connect(partial(self._on_mode, data.name))
         layer.events.paint.connect(partial(self._touched, data.name, True))
         layer.events.labels_update.connect(partial(self._touched, data.name, False))
         layer.events.set_data.connect(partial(self._touched, data.name, False))
 
     def _touched(self, volume: str, painted: bool, _event: Any = None) -> None:
         self._annotator.touch(volume, painted=painted)
+
+    def _on_mode(self, volume: str, event: Any) -> None:
+        if str(event.source.mode) in _PAINTING:
+            self._annotator.prepare(volume)
 
     def _on_press(self, layer: Any, _event: Any) -> None:
         """Before napari's own brush: it is the first of the callbacks."""

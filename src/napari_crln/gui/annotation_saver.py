@@ -22,7 +22,7 @@ from numpy.typing import NDArray
 from napari_crln.errors import CrlnError, GridMismatch
 from napari_crln.gui.background import Background
 from napari_crln.types import AnnotationDHW
-from napari_crln.volume import annotation
+from napari_crln.volume import annotation, blank
 from napari_crln.volume.annotate import Saved, save_region
 from napari_crln.volume.annotation import Box
 from napari_crln.volume.editing import holding
@@ -100,6 +100,11 @@ class AnnotationSaver:
         if painted and not self.state.pending:
             self._tell(replace(self.state, pending=True))
 
+    def prepare(self) -> None:
+        """Somebody is about to paint: make ready what the first stroke on a volume needs, so that it is saved as quickly as any."""
+        if self.state.revision == 0 and not self._closed:
+            self._background.run(self._prepare, lambda _: None, lambda _: None)  # saving tells what is wrong
+
     def tick(self) -> None:
         """Begin to save if it is time; call it again and again."""
         now = self._clock()
@@ -130,9 +135,15 @@ class AnnotationSaver:
                 self._hold.close()
         return self.state
 
+    def _prepare(self) -> None:
+        with self._turn:
+            if not self._over:
+                blank.prepare(Project.open(self._project).volume(self._volume))
+
     def _finish(self) -> list[Saved]:
         saved = self._save_guarded()
         with self._turn:
+            blank.discard(self._path)
             self._held, self._over = False, self._closed
             self._hold.close()
         return saved

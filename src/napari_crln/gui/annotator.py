@@ -77,6 +77,12 @@ class Annotator:
         if saver is not None:
             saver.touch(painted=painted)
 
+    def prepare(self, volume: str) -> None:
+        """Somebody is about to paint on a volume."""
+        saver = self._savers.get(volume)
+        if saver is not None:
+            saver.prepare()
+
     def tick(self) -> None:
         """Save what is due; call it again and again."""
         for saver in self._savers.values():

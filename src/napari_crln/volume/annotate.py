@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from napari_crln.errors import UsageError
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, Role, ShapeDHW
+from napari_crln.volume import blank
 from napari_crln.volume.annotation import Box
 from napari_crln.volume.editing import writing
 from napari_crln.volume.project import Project
@@ -56,7 +57,9 @@ def save_region(
     """
     project = Project.open(project_path)
     volume = project.volume(name)
-    revision = volume.write_annotation_region(start, values, where, tidy=tidy)
+    with writing(volume.path):
+        blank.adopt(volume)
+        revision = volume.write_annotation_region(start, values, where, tidy=tidy)
     return Saved(revision, volume.coverage or "sparse", _follow(project, volume), volume.annotated)
 
 

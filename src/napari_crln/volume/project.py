@@ -164,7 +164,7 @@ class Project:
         """
         volume = self.volume(name)
         check_role(role, volume.has_annotation, volume.path)
-        if role == "labelled":
+        if role == "labelled" and not (volume.coverage == "sparse" and volume.annotated):
             check_annotated(volume.read_annotation(), volume.coverage or "dense", volume.path)
         with locked(self.path):
             self.refresh()

