@@ -146,7 +146,6 @@ class Consistency(_Section):
     sample_threshold: float = _field(0.97, "confidence that counts, weighting = sample", ge=0, le=1)
     voxel_threshold: float = _field(0.75, "confidence that counts, weighting = voxel", ge=0, le=1)
     ramp_up: int = _field(0, "iterations of sigmoid ramp-up; 0: none", "warn", ge=0)
-    clues: float = _field(0.0, "weight of the same term on the student's M", "warn", ge=0)
 
 
 class Cps(_Section):

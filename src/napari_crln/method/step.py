@@ -51,15 +51,8 @@ def crln_step(learner: Learner, batch: Batch, step: int, random: Randomness) -> 
     terms["consistency"] = weight * consistency_loss(z_s, *pseudo_s, method.consistency)
     labelled = None
     if method.uses_clues:
-        seen = None if method.consistency.clues else len(x_l)
-        m = learner.student.clues(out, count=seen).map_BCDHW
-        m_l = m[: len(x_l)]
+        m_l = learner.student.clues(out, count=len(x_l)).map_BCDHW
         terms["clues"] = supervised_loss(m_l, y_l)
-        if method.consistency.clues:
-            weight = method.consistency.clues * ramp_up(step, method.consistency.ramp_up)
-            terms["clues_consistency"] = weight * consistency_loss(
-                m[len(x_l) :], *pseudo_s, method.consistency
-            )
         labelled = (z_l.detach(), m_l.detach(), y_l)
     anchors = None
     if method.uses_cps:

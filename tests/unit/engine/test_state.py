@@ -110,3 +110,14 @@ def test_a_patch_that_the_network_cannot_take_is_refused_with_sizes_that_fit(set
 def test_without_momentum_there_is_none_to_save(settings: Settings) -> None:
     state = TrainingState.initial(settings(optimiser={"momentum": 0.0}), NAMES, CPU)
     assert state.snapshot().tensors["optimiser"] == {}
+
+
+def test_decay_may_spare_all_but_kernels(settings: Settings) -> None:
+    options = settings(optimiser={"decay": "kernels", "weight_decay": 0.1})
+    state = TrainingState.initial(options, NAMES, CPU)
+    decayed, spared = state.optimiser.param_groups
+    assert (decayed["weight_decay"], spared["weight_decay"]) == (0.1, 0.0)
+    names = {id(p): name for name, p in state.learner.student.named_parameters()}
+    assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decayed["params"])
+    assert "dim.prototypes" in {names[id(p)] for p in spared["params"]}
+    assert len(decayed["params"]) + len(spared["params"]) == len(names)
