@@ -87,6 +87,7 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     _until(lambda: any(layer.name.endswith(" prediction") for layer in viewer.layers), 60)
     for spec in LIVE_MAPS:
         presenter.tick_map(spec.key, False)
+    _until(lambda: model.snapshot.shown_row.predicted, 60)
     viewer.dims.ndisplay = 3
     viewer.layers[f"{model.snapshot.shown} annotation"].visible = False
     viewer.scene.camera.angles = (-10, 35, -160)

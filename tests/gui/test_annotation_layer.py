@@ -299,3 +299,20 @@ def test_painting_does_not_hold_the_event_loop_up(desk: Desk, qtbot: Any) -> Non
     desk.wait(lambda: desk.volume().has_annotation and not desk.session.annotator.state(UNLABELLED).pending)
     timer.stop()
     assert max(b - a for a, b in pairwise(beats)) < 0.5
+
+
+def test_what_the_user_hides_of_a_volume_stays_hidden_when_it_is_read_anew(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As it is after a prediction, an accepted slice, or an annotation that was replaced."""
+    layer = desk.show(LABELLED)
+    image = desk.session.volumes.layer("image")
+    layer.visible = image.visible = False
+    read, loaded = [], desk.session._loaded
+    monkeypatch.setattr(desk.session, "_loaded", lambda *given: (loaded(*given), read.append(given)))
+    desk.session._labels_written()
+    desk.wait(lambda: read)
+    assert not layer.visible
+    assert not image.visible
+    desk.show(UNLABELLED)
+    assert desk.show(LABELLED).visible, "another volume was chosen, and this one again"

@@ -40,7 +40,7 @@ class Shown:
     ) -> int:
         draft = Generations(self.folder / "preview.zarr", 99).begin(shape)
         for name in maps:
-            draft.append(name, np.full(shape, value % 2, np.uint8), exact())
+            draft.append(name, np.ones(shape, np.uint8), exact())
         record = PreviewRecord(
             generation=draft.generation, volume=volume, step=value, step_done=value, shape=shape,
             region=tuple((0, n) for n in shape), spacing=(1, 1, 1), classes=("background", "body"),

@@ -62,8 +62,9 @@ class AnnotationLayers:
 
     def show(self, project: Path, data: VolumeData, classes: tuple[LabelClass, ...], on: bool) -> None:
         """Show a volume's layer, those of others hidden; it is made if need be, and replaced if it is outdated."""
-        self._shown = data.name
-        self.set_shown(on)
+        if data.name != self._shown:  # read anew, it stays hidden if the user has hidden it
+            self._shown = data.name
+            self.set_shown(on)
         if not data.paintable:
             self._drop(data.name)
             return

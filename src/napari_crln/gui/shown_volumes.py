@@ -41,7 +41,7 @@ class ShownVolumes:
         self.shown = ""
 
     def show(self, data: VolumeData, classes: tuple[LabelClass, ...]) -> None:
-        """Make a volume the visible one; what was deleted of it comes back."""
+        """Make a volume the visible one; what was deleted of it comes back, what is hidden of the shown one stays so."""
         first = not self._layers
         for name in list(self._layers):
             if name != data.name:
@@ -53,7 +53,8 @@ class ShownVolumes:
             self._ensure_labels(own, "labels", data.labels, data, classes)
         if data.prediction is not None:
             self._ensure_labels(own, "prediction", data.prediction, data, classes)
-        self._set_visible(data.name, True)
+        if data.name != self.shown:
+            self._set_visible(data.name, True)
         self.shown = data.name
         if first:
             self._viewer.reset_view()
