@@ -255,7 +255,7 @@ def test_who_watches_waits_and_is_told(run: Path) -> None:
     _leave(run)
     gone, *nothing = [next(watched) for _ in range(5)]
     assert isinstance(gone, events.Warned)
-    assert "run cannot be read (No such file or directory): waiting" in gone.message
+    assert f"{run.name} cannot be read (No such file or directory): waiting" in gone.message
     assert nothing == [None] * 4
     _return(run)
     back = next(watched)

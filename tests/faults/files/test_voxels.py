@@ -168,6 +168,7 @@ def test_labelled_volumes_that_were_erased_are_told(
     ]
 
 
+@pytest.mark.usefixtures("leaves_damage")
 def test_a_class_that_project_toml_lost_is_told(ground: Playground, project: Project) -> None:
     """Stored annotation values beyond the classes: set aside, and no index runs out of the network's."""
     path = project.path / "project.toml"
