@@ -7,6 +7,7 @@ a bare machine.
 from __future__ import annotations
 
 import json
+import re
 import statistics
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
@@ -78,8 +79,8 @@ def split(
 
 
 def public(arguments: Sequence[str]) -> list[str]:
-    """A command without this machine's folders."""
-    return [Path(a).name if a.startswith("/") else a for a in arguments]
+    """A command without this machine's folders, be they arguments or the value of `name=folder`."""
+    return [re.sub(r"^([\w-]+=)?/\S*/", r"\1", a) for a in arguments]
 
 
 def train(

@@ -114,3 +114,18 @@ def test_a_run_is_scored_and_leaves_its_result_alone(
     assert results["validation"]["overall"]["cases"] == 2
     assert "validation_without_clues" in results
     assert not list((tmp_path / "out").rglob("*.safetensors"))
+
+
+def test_commands_are_written_down_without_this_machines_folders(study: Any) -> None:
+    said = [
+        "benchmarks/study.py",
+        "/a/b.toml",
+        "--pack",
+        "la-half=/some/where/la.pack",
+        "--jobs",
+        "2",
+        '{"arm": "x/y"}',
+    ]
+    assert study.arms.public(said) == [
+        "benchmarks/study.py", "b.toml", "--pack", "la-half=la.pack", "--jobs", "2", '{"arm": "x/y"}',
+    ]  # fmt: skip
