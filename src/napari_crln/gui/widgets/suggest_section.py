@@ -76,7 +76,7 @@ class SuggestSection(Section):
 
     def _add(self, suggestion: Suggestion) -> None:
         place = Place.of(suggestion)
-        title = f"{place.volume}  ·  slice {'DHW'[place.axis]} {place.index}  ·  {suggestion.score:.2f}"
+        title = f"{place.volume}  ·  slice {'DHW'[place.axis]} {place.index}  ·  {suggestion.score:.2g}"
         item = QListWidgetItem(f"{title}\n{suggestion.why}")
         item.setData(Qt.ItemDataRole.UserRole, place)
         item.setToolTip(f"{title}\n{_factors(suggestion)}\n{suggestion.why}")
