@@ -1,7 +1,7 @@
 """A share of training time, as a bucket of seconds: training fills it, previews empty it.
 
 An advance lets the first preview come early; it is repaid, as nothing is earned until training has made up for
-it. So what is spent stays below max(advance, share × training time), but for what one piece of work takes
+it; where its purpose is fulfilled for less, the rest of it is not spent. So what is spent stays below max(advance, share × training time), but for what one piece of work takes
 longer than was expected of it: that is a debt, repaid too.
 """
 
@@ -28,6 +28,10 @@ class Budget:
         if self.share == 0:
             return 0.0
         return max(self._advance_s, self._earned_s) - self._spent_s
+
+    def end_advance(self) -> None:
+        """What the advance was for has been done: from now on only what is earned may be spent."""
+        self._advance_s = 0.0
 
     def earn(self, training_s: float) -> None:
         """Count time of training, at the share of now."""

@@ -185,6 +185,7 @@ class Previewer:
             return next(self._cycle)
         except StopIteration:
             self._cycle = None
+            self.budget.end_advance()  # of the untrained network once is enough: later previews come the sooner
             return None
         except Exception as error:
             self.drop()

@@ -47,3 +47,15 @@ def test_no_share_no_previews_and_a_new_share_counts_from_now_on() -> None:
     budget.share = 0.5
     budget.earn(10.0)
     assert budget.left_s == pytest.approx(5.0)
+
+
+def test_an_advance_whose_purpose_is_fulfilled_is_not_spent_further() -> None:
+    """The first picture took 0.5 s of the 2 s: the next comes after 10 s at 5 %, not after 40."""
+    budget = Budget(0.05, advance_s=2.0)
+    budget.spend(0.5)
+    budget.end_advance()
+    assert budget.left_s < 0
+    budget.earn(9.9)
+    assert budget.left_s < 0
+    budget.earn(0.2)
+    assert budget.left_s > 0
