@@ -10,6 +10,7 @@ more, and goes on from its weights. Arms differ in who chooses the slices, and i
     crln+random             crln; slices at random
     supervised+random       the labelled slices alone; slices at random
     supervised+suggestions  the same, ranked without clues by uncertainty and novelty
+    crln+random-begun       crln; slices at random of volumes that are begun, as suggestions have it: the control
     full                    supervised with every slice of the pool labelled, for as many iterations: the mark
 
 The pool are the first `--pool` volumes that may be trained on, of which the annotator knows the truth: the project's

@@ -7,6 +7,7 @@ import json
 import os
 import shutil
 import time
+from collections import Counter
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,10 @@ ARMS: dict[str, tuple[str, str]] = {
     "supervised+random": ("supervised", "random"),
     "full": ("supervised", "all"),
 }
-ALL_ARMS = ARMS | {"supervised+suggestions": ("supervised", "suggestions")}
+ALL_ARMS = ARMS | {
+    "crln+random-begun": ("crln", "random-begun"),
+    "supervised+suggestions": ("supervised", "suggestions"),
+}
 
 #: A constant rate, and a teacher that keeps up with rounds of some tens of iterations.
 _SCHEDULE = ["optimiser.power=0.0", "method.teacher.decay=0.95", "method.rectification.after=60"]
@@ -191,8 +195,9 @@ class Bench:
 
     def choose(self, chooser: str, trainer: Any, places: list[Place], number: int) -> list[Place]:
         """The slices to annotate next."""
-        if chooser == "random":
-            return self._at_random(places, self.plan.add, number + 1, 0.0)
+        if chooser.startswith("random"):
+            begun = chooser == "random-begun"
+            return self._at_random(places, self.plan.add, number + 1, 0.0, begun=begun)
         from napari_crln.engine.suggest import suggest
 
         labelled, unlabelled = self.annotated(places)
@@ -211,18 +216,32 @@ class Bench:
         return self._at_random([], self.plan.start, 0, 1 / 3, apart=True)
 
     def _at_random(
-        self, taken: list[Place], count: int, number: int, margin: float, apart: bool = False
+        self,
+        taken: list[Place],
+        count: int,
+        number: int,
+        margin: float,
+        apart: bool = False,
+        begun: bool = False,
     ) -> list[Place]:
         rng = np.random.default_rng([self.seed, number, 1])
         axis, chosen = self.plan.axis, list[Place]()
         while len(chosen) < count:
-            case = self.pool[int(rng.integers(len(self.pool)))]
+            cases = self._begun([*taken, *chosen]) if begun else self.pool
+            case = cases[int(rng.integers(len(cases)))]
             depth = case.image.shape[axis]
             place = (case.name, axis, int(rng.integers(round(margin * depth), round((1 - margin) * depth))))
             double = apart and any(place[0] == other[0] for other in chosen)
             if place not in taken and place not in chosen and not double:
                 chosen.append(place)
         return chosen
+
+    def _begun(self, places: list[Place]) -> list[Any]:
+        """The volumes that suggestions would go on with; all where there are none."""
+        from napari_crln.engine.ranking import PER_VOLUME
+
+        counts = Counter(name for name, _, _ in places)
+        return [case for case in self.pool if 0 < counts[case.name] < PER_VOLUME] or self.pool
 
 
 def read(volume: Any, plan: Plan) -> Any:

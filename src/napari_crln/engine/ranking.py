@@ -12,8 +12,8 @@ A volume that is begun is gone on with until it has `PER_VOLUME` annotated slice
 slices at once. One slice in each of many volumes teaches less by the same number of steps (same entry).
 
 While the network knows nothing its uncertainty is much the same everywhere, and what counts is whom a slice stands for; the more it
-knows, the more the uncertain ones decide. Uncertainty and disagreement are relative to the largest among the
-candidates, and at least a twentieth of it: a factor that says nothing must not silence the others.
+knows, the more the uncertain ones decide; of what it is sure of there is nothing to gain, however odd. Disagreement is
+at least a twentieth of the largest among the candidates: where rectification says nothing, uncertainty still does.
 
 Everything is a function of its arguments; ties go to the slice that comes first.
 """
@@ -154,13 +154,13 @@ def _worth(slices: Slices) -> _Float:
     worth = _relative(slices.uncertainty, ~slices.annotated)
     if slices.disagreement is None:
         return worth
-    return worth * _relative(slices.disagreement, ~slices.annotated)
+    return worth * (_FLOOR + (1 - _FLOOR) * _relative(slices.disagreement, ~slices.annotated))
 
 
 def _relative(values: _Float, among: NDArray[np.bool_]) -> _Float:
-    """0.05 … 1, in proportion to the largest among the candidates."""
+    """In proportion to the largest among the candidates, 0-1; all 1 where that is 0."""
     largest = float(values[among].max(initial=0.0))
-    return _FLOOR + (1 - _FLOOR) * (values / largest if largest > 0 else np.ones_like(values))
+    return values / largest if largest > 0 else np.ones_like(values)
 
 
 def _finite(distance: float) -> float:

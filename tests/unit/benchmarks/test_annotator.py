@@ -119,6 +119,16 @@ def test_only_painted_slices_are_shown_and_they_show_the_truth(
     assert set(np.unique(bench.pool[3].target)) == {0, 1, 2, 3}
 
 
+def test_the_control_goes_on_with_begun_volumes(programs: Any, plan: Any, tmp_path: Path) -> None:
+    bench = programs[1].Bench(plan, "crln", 0, tmp_path / "run")
+    first = [(bench.pool[2].name, 0, 3), (bench.pool[3].name, 0, 7)]
+    chosen = bench.choose("random-begun", None, first, 0)
+    assert {name for name, _, _ in chosen} <= {name for name, _, _ in first}
+    full = [(bench.pool[2].name, 0, index) for index in range(4)]
+    others = {name for k in range(8) for name, _, _ in bench.choose("random-begun", None, full, k)}
+    assert len(others) > 1, "a new one is begun"
+
+
 def test_half_the_resolution(programs: Any, plan: Any, tmp_path: Path) -> None:
     full = programs[1].Bench(plan, "crln", 0, tmp_path / "a").pool[0]
     half = programs[1].Bench(replace(plan, half=True), "crln", 0, tmp_path / "b").pool[0]

@@ -111,6 +111,15 @@ def test_a_slice_that_stands_for_many_comes_before_an_outlier_that_is_more_uncer
     assert second.newer_than == pytest.approx(10 / 11), "all but itself"
 
 
+def test_what_the_network_is_sure_of_is_listed_last_however_odd_it_is() -> None:
+    """As border slices of dense projects are: far from all that is annotated, and certain."""
+    features = np.zeros((9, 2), np.float32)
+    features[1:8, 0], features[8, 1] = 0.1, 9.0
+    uncertainty = np.array([1.0, *[0.5] * 7, 1e-5])
+    slices = _slices(9, 1, features=features, uncertainty=uncertainty, disagreement=None)
+    assert [c.row for c in choose(slices, 8)][-1] == 8
+
+
 def test_what_a_slice_stands_for_counts_by_how_uncertain_that_is() -> None:
     """Two groups as large and as far: the one that the network is unsure of goes first, for all that its centre is sure."""
     features = np.zeros((9, 2), np.float32)
