@@ -194,7 +194,7 @@ def test_a_process_that_dies_without_a_word_is_a_failure_that_quotes_it(training
     child.code = 8
     training.background.pump(30)
     assert training.now.run.state == "failed"
-    assert training.now.message.text == "napari-crln: the disk is full; make room"
+    assert training.now.message.text == "the disk is full; make room"
 
 
 def test_a_last_event_that_is_read_after_the_end_of_the_process_still_counts(training: Desk) -> None:
