@@ -85,6 +85,9 @@ def serve() -> None:
 
 
 if __name__ == "__main__":
+    signal.signal(
+        signal.SIGINT, signal.default_int_handler
+    )  # a shell starts what is in its background without one
     try:
         serve()
     finally:

@@ -1,8 +1,8 @@
 """A share of training time, as a bucket of seconds: training fills it, previews empty it.
 
 An advance lets the first preview come early; it is repaid, as nothing is earned until training has made up for
-it; where its purpose is fulfilled for less, the rest of it is not spent. So what is spent stays below max(advance, share × training time), but for what one piece of work takes
-longer than was expected of it: that is a debt, repaid too.
+it; where its purpose is fulfilled for less, the rest of it is not spent. So what is spent stays below
+max(advance, share × training time), but for what one piece of work takes longer than was expected of it: that is a debt, repaid too.
 """
 
 from __future__ import annotations

@@ -53,9 +53,9 @@ def plan_holding(volumes: Sequence[Volume], settings: config.Engine, device: tor
 def resident_bytes(volume: Volume) -> int:
     """What a volume takes when it is held: image in a dtype of torch's, and target where it has one."""
     image = volume.image
-    widened = 4 if image.dtype == np.uint16 else min(image.dtype.itemsize, 4)
+    held = min(image.dtype.itemsize, 4)
     target = 2 if volume.has_annotation and volume.role in ("labelled", "validation") else 0
-    return int(np.prod(image.shape)) * (widened + target)
+    return int(np.prod(image.shape)) * (held + target)
 
 
 def free_bytes(device: torch.device) -> int | None:

@@ -35,7 +35,7 @@ def project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Project:
 
 
 def test_what_a_volume_takes_is_what_a_cohort_holds(project: Project) -> None:
-    for volume, expected in zip(project.volumes.values(), (1 + 2, 4, 4), strict=True):
+    for volume, expected in zip(project.volumes.values(), (1 + 2, 2, 4), strict=True):
         (held,) = Cohort([read_case(volume, volume.name == "a")], (8, 8, 8), CPU)._held
         tensors = [held.image, held.labels and held.labels.target]
         taken = sum(t.numel() * t.itemsize for t in tensors if isinstance(t, torch.Tensor))
@@ -46,7 +46,7 @@ def test_what_a_volume_takes_is_what_a_cohort_holds(project: Project) -> None:
     ("cohort", "free", "streamed", "warned"),
     [
         ("auto", 100 * VOXELS, False, False),
-        ("auto", 15 * VOXELS, True, True),  # 11 bytes a voxel are more than half of it
+        ("auto", 15 * VOXELS, True, True),  # 9 bytes a voxel are more than half of it
         ("auto", None, False, False),
         ("resident", 15 * VOXELS, False, True),
         ("streamed", 100 * VOXELS, True, False),
@@ -63,7 +63,7 @@ def test_the_decision(
     monkeypatch.setattr(capacity, "free_bytes", lambda device: free)
     settings = Engine(cohort=cohort)  # type: ignore[arg-type]
     holding = plan_holding(list(project.volumes.values()), settings, CPU)
-    assert (holding.streamed, holding.needed) == (streamed, 11 * VOXELS)
+    assert (holding.streamed, holding.needed) == (streamed, 9 * VOXELS)
     assert (holding.warning is not None) == warned
     data = TrainingData.of(project, settings)
     assert isinstance(data.labelled[0].image, StreamedArray) == streamed

@@ -262,6 +262,7 @@ def test_a_run_records_the_anchors_of_the_volume_that_is_looked_at(
     data: TrainingData, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(Budget, "left_s", 1e9)  # previews after each step, however slow the machine
+    monkeypatch.setattr("napari_crln.engine.preview._INTERVAL_S", 0.0)  # or fast
     settings = config.build(
         _settings(preview_share=0.5).model_dump(),
         {"iterations": 12, "method": {"cps": {"valid_confidence": 0}}},
