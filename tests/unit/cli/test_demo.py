@@ -66,7 +66,7 @@ def test_an_earlier_demo_is_moved_aside_and_a_strangers_folder_refused(call: Cal
     (out / "phantoms.crln").mkdir(parents=True)
     (out / "phantoms.crln" / "note").write_text("earlier", "utf-8")
     (tmp_path / "demo-1").mkdir()
-    arguments = ("demo", "--out", out, "--iterations", 1, "--threads", 1)
+    arguments = ("demo", "--headless", "--out", out, "--iterations", 1, "--threads", 1)
     answer = call(*arguments)
     assert answer.code == 0
     assert (tmp_path / "demo-2" / "phantoms.crln" / "note").read_text("utf-8") == "earlier"
