@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
+from qtpy.QtCore import QCoreApplication, QEvent
+from qtpy.QtWidgets import QWidget
 
+from napari_crln.gui.canvas import Canvas
 from napari_crln.gui.hover import Hover
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.preview_feed import Frame, MapPicture
@@ -209,3 +212,38 @@ def test_other_drags_are_no_strokes_and_a_lost_release_ends_one(viewer: Any) -> 
     _mouse(viewer, "move", dragging=False)
     assert not strokes.active
     strokes.close()
+
+
+def test_drawing_is_put_off_by_one_turn_and_no_longer(viewer: Any, qtbot: Any) -> None:
+    panel = QWidget()
+    viewer.window.add_dock_widget(panel)
+    centre = panel.window().centralWidget()
+    canvas = Canvas(lambda: panel)
+    for _ in range(2):
+        canvas.put_off()
+    assert not centre.updatesEnabled()
+    qtbot.waitUntil(centre.updatesEnabled)
+    canvas.put_off()
+    assert not centre.updatesEnabled(), "again, another time"
+    qtbot.waitUntil(centre.updatesEnabled)
+
+
+def test_a_floating_panel_finds_the_canvas_too(viewer: Any, qtbot: Any) -> None:
+    panel = QWidget()
+    dock = viewer.window.add_dock_widget(panel)
+    centre = panel.window().centralWidget()
+    dock.setFloating(True)
+    Canvas(lambda: panel).put_off()
+    assert not centre.updatesEnabled()
+    qtbot.waitUntil(centre.updatesEnabled)
+
+
+def test_without_a_window_nothing_is_put_off(qtbot: Any) -> None:
+    alone = QWidget()
+    qtbot.addWidget(alone)
+    for widget in (lambda: alone, lambda: None):
+        Canvas(widget).put_off()
+    gone = QWidget()
+    gone.deleteLater()
+    QCoreApplication.sendPostedEvents(gone, QEvent.Type.DeferredDelete)
+    Canvas(lambda: gone).put_off()

@@ -44,10 +44,13 @@ class Session:
     Parameters
     ----------
     viewer : napari's
+    put_off_canvas : draws its canvas a turn of the event loop later
     start_process : for tests
     """
 
-    def __init__(self, viewer: Any, start_process: Launch = launch) -> None:
+    def __init__(
+        self, viewer: Any, put_off_canvas: Callable[[], None], start_process: Launch = launch
+    ) -> None:
         self.viewer = viewer
         self.model = PanelModel()
         self.bridge = Bridge()
@@ -62,7 +65,13 @@ class Session:
         self.strokes = Strokes(viewer)
         self.hover = Hover(viewer)
         self.view_direction = ViewDirection(viewer)
-        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active)
+        self.feed = PreviewFeed(
+            self.bridge,
+            self._show_frame,
+            self._failed,
+            held=lambda: self.strokes.active,
+            put_off_canvas=put_off_canvas,
+        )
         self.annotator = Annotator(self.model, self.bridge, self.presenter.refresh_volumes, self._reload)
         self.annotation = AnnotationLayers(viewer, self.annotator, self._plane, self._belief)
         self.annotation.remark = lambda text: self.model.say(text, "warning")

@@ -2,7 +2,8 @@
 
 Nothing here waits, so a GUI may call all of it: a thread reaps the child, so that no zombie is left, and
 another climbs the ladder of `stop`. The child has its own session: it outlives a viewer that crashes or is
-closed, and a Ctrl-C in the viewer's terminal does not reach it. No torch is imported on this side.
+closed, and a Ctrl-C in the viewer's terminal does not reach it. It gives way: where both want the same cores the viewer
+goes first, else it has them all. No torch is imported on this side.
 """
 
 from __future__ import annotations
@@ -23,6 +24,9 @@ from napari_crln.run.watch import send
 
 #: What runs the command line in this Python.
 PROGRAM = (sys.executable, "-m", "napari_crln")
+
+
+_NICENESS = 5  # above the viewer's, of at most 19
 
 
 class Child:
@@ -123,6 +127,7 @@ def launch(arguments: Sequence[str], log: Path, *, program: Sequence[str] = PROG
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
+    flags |= getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*program, *arguments],
@@ -133,4 +138,16 @@ def launch(arguments: Sequence[str], log: Path, *, program: Sequence[str] = PROG
             start_new_session=os.name == "posix",
             creationflags=flags,
         )
+    _give_way(process.pid)
     return Child(process, log)
+
+
+def _give_way(pid: int) -> None:
+    """Lower a process's priority under this one's; its threads are still to come, and inherit it."""
+    if os.name != "posix":
+        return
+    niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)
+    with suppress(OSError):  # it has ended, or it is forbidden
+        os.setpriority(os.PRIO_PROCESS, pid, niceness)
+    with suppress(OSError):  # Linux weighs sessions first, then processes within one
+        Path(f"/proc/{pid}/autogroup").write_text(str(niceness))
