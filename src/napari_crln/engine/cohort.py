@@ -232,7 +232,7 @@ class Cohort:
 
     def images(self, draws: Sequence[PatchDraw]) -> Tensor:
         """Normalised patches, (B, 1, D, H, W), float32."""
-        images = torch.stack([self._image(*draw) for draw in draws])
+        images = self._stacked([self._image(*draw) for draw in draws])
         if not any(self._held[index].is_padded for index, _ in draws):
             return images
         valid_B1DHW = self.validity(draws).unsqueeze(1)
@@ -265,6 +265,12 @@ class Cohort:
         if n is not None:
             x.clamp_(n.low, n.high).sub_(n.shift).mul_(n.scale)
         return x.unsqueeze(0)
+
+    def _stacked(self, patches: list[Tensor]) -> Tensor:
+        """As `torch.stack`, whose threads would wait for those that decode the next patches, and take their cores meanwhile."""
+        if self.device.type == "cpu" and self.is_streamed:
+            return torch.from_numpy(np.stack([patch.numpy() for patch in patches]))
+        return torch.stack(patches)
 
     def _draw_one(self, rng: np.random.Generator) -> PatchDraw:
         """The same numbers are drawn whatever the volume, so that streams stay paired."""
