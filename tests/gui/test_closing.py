@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from napari_crln.events import Ended, Event, Stop
@@ -105,6 +106,35 @@ def test_the_panel_closed_alone_leaves_the_viewer_and_the_run(
     viewer.window.remove_dock_widget(panel.parent())
     assert [layer.name for layer in viewer.layers] == names
     assert is_trained(folder)
+    send(folder, Stop())
+    assert _end(folder, wait).reason == "stopped"
+
+
+def test_a_panel_that_is_opened_again_takes_the_place_of_the_one_before(
+    open_panel: Callable[[], tuple[Any, Any]], sample: Path, wait: Callable[..., None]
+) -> None:
+    from napari_crln.gui.widgets.panel import CrlnPanel
+
+    viewer, panel = open_panel()
+    folder = _train(panel, sample, wait)
+    session = panel.session
+    wait(lambda: session.live._live.keys() == session.model.snapshot.live.shown)
+    shown = session.model.snapshot.shown
+    names = sorted(layer.name for layer in viewer.layers)
+    annotation, prediction = session.annotation.layer(shown), session.live.layer("prediction")
+    assert annotation is not None
+    viewer.window.remove_dock_widget(panel.parent())
+    assert not annotation.editable, "what is painted now would not be saved"
+    prediction.data_setitem((np.array([0]), np.array([0]), np.array([0])), 1)  # the user's own from now on
+
+    again = CrlnPanel(viewer)
+    viewer.window.add_dock_widget(again, name="crln", area="right")
+    again.session.presenter.open_project(sample)
+    wait(lambda: len(viewer.layers) == len(names) + 1)
+    assert prediction in viewer.layers
+    assert annotation not in viewer.layers
+    assert again.session.annotation.layer(again.session.model.snapshot.shown).editable
+    assert sorted({layer.name.removesuffix(" [1]") for layer in viewer.layers}) == names
     send(folder, Stop())
     assert _end(folder, wait).reason == "stopped"
 

@@ -21,6 +21,7 @@ from napari_crln.gui.corrections import Filling, as_background, from_labels
 from napari_crln.gui.label_look import class_look
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.project_files import VolumeData
+from napari_crln.gui.leftovers import leave
 from napari_crln.gui.tags import tag
 from napari_crln.volume.annotate import Plane
 from napari_crln.volume.labels import ClassTable, LabelClass
@@ -87,10 +88,12 @@ class AnnotationLayers:
             self._drop(name)
 
     def close(self) -> None:
-        """Let go of the layers; they stay."""
+        """Let go of the layers; they stay, but nothing would save what is painted on them any more."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         for name, layer in self._layers.items():
             self._let_go(name, layer)
+            leave(layer)
+            layer.editable = False
         self._layers.clear()
 
     def ready(self, volume: str) -> bool:

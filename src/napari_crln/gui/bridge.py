@@ -2,7 +2,8 @@
 
 One relay object lives as long as the bridge and carries every result over as a queued signal. (napari's `thread_worker`
 makes a signal object a worker, whose end is decided by two threads at once: letting go of a running one crashed; it
-also lists each worker among the window's tasks, so that a follower would make napari ask at every closing.) A stream's
+also lists each worker among the window's tasks, so that a follower would make napari ask at every closing, and reroutes the
+process's warnings for as long as one runs.) A stream's
 generator yields None when idle, so that one that was told to end does so within a poll. After `close` nothing is called.
 Why so: docs/decisions/0004-threads-of-the-panel.md.
 """

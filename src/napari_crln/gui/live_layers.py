@@ -19,6 +19,7 @@ from napari.layers import Labels, Points
 from numpy.typing import NDArray
 
 from napari_crln.gui.layer_data import placement
+from napari_crln.gui.leftovers import leave
 from napari_crln.gui.live_looks import image_layer, labels_layer, points_layer, set_points
 from napari_crln.gui.live_maps import BY_KEY, LiveMap
 from napari_crln.gui.preview_feed import Frame, blank
@@ -136,12 +137,14 @@ class LiveLayers:
                 self._viewer.layers.remove(live.layer)
 
     def close(self) -> None:
-        """Let go of all layers; they stay as they are."""
+        """Let go of all layers; they stay as they are, those that were edited as the user's own."""
         self._viewer.layers.events.removed.disconnect(self._on_removed)
         self._viewer.dims.events.ndisplay.disconnect(self._before_3d)
         self._viewer.dims.events.ndisplay.disconnect(self._on_ndisplay)
         for key in list(self._live):
-            self._let_go(key)
+            live = self._let_go(key)
+            if not live.touched:
+                leave(live.layer)
 
     def _show(self, spec: LiveMap, scene: _Scene) -> None:
         live = self._live.get(spec.key)

@@ -15,6 +15,7 @@ from napari_crln.gui.bridge import Bridge
 from napari_crln.gui.corrections import CORRECTABLE, covers
 from napari_crln.gui.exporter import Exporter
 from napari_crln.gui.hover import Hover
+from napari_crln.gui.leftovers import take_away
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
@@ -99,7 +100,7 @@ class Session:
         self.predictor.close()
         self.suggester.close()
         self.bridge.close()
-        for part in (self.live, self.strokes, self.hover, self.view_direction):
+        for part in (self.volumes, self.live, self.strokes, self.hover, self.view_direction):
             part.close()
 
     def go_to(self, place: Place) -> None:
@@ -148,6 +149,8 @@ class Session:
         now = self.model.snapshot
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
+        if not self.volumes.grids:
+            take_away(self.viewer)  # of a panel that was open before
         self.volumes.show(data, now.project.classes)
         self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
         self.live.on_volume(data.name, data.grid)

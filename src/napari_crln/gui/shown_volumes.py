@@ -13,6 +13,7 @@ from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
 from napari_crln.gui.layer_data import placement
+from napari_crln.gui.leftovers import leave
 from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.tags import tag
@@ -39,6 +40,12 @@ class ShownVolumes:
         self._layers.clear()
         self.grids.clear()
         self.shown = ""
+
+    def close(self) -> None:
+        """Let go of all layers; they stay."""
+        for layers in self._layers.values():
+            for layer in layers.values():
+                leave(layer)
 
     def show(self, data: VolumeData, classes: tuple[LabelClass, ...]) -> None:
         """Make a volume the visible one; what was deleted of it comes back, what is hidden of the shown one stays so."""
