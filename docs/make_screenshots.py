@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import napari
+import numpy as np
 from qtpy.QtCore import QPoint, Qt
 from qtpy.QtTest import QTest
 from qtpy.QtWidgets import QApplication, QScrollArea
@@ -71,7 +72,7 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     panel.train.train_button.click()
     iterations = model.snapshot.form.iterations
     _until(lambda: model.snapshot.run.progress.step >= iterations * 6 // 10, 600)
-    _until(lambda: any(layer.name.startswith("crln: ") for layer in viewer.layers), 60)
+    _until(lambda: _step(panel, "prediction") >= iterations * 4 // 10, 300)
     shot("panel-training")
     for key in ("clues", "prediction"):
         presenter.tick_map(key, key == "clues")
@@ -93,6 +94,12 @@ def _tour(viewer: Any, panel: CrlnPanel, folder: Path, options: argparse.Namespa
     viewer.scene.camera.angles = (-10, 35, -160)
     panel.findChild(QScrollArea).ensureWidgetVisible(panel.predict)
     shot("panel-3d")
+
+
+def _step(panel: CrlnPanel, key: str) -> int:
+    """Of training that a live layer shows; -1 without the layer."""
+    layer = panel.session.live.layer(key)
+    return -1 if layer is None else int(layer.metadata["crln"]["step"])
 
 
 def _unlabelled(now: Any) -> str:
@@ -130,6 +137,8 @@ def _live_layers(viewer: Any, panel: CrlnPanel, options: argparse.Namespace) -> 
     _until(lambda: all(live.layer(spec.key) is not None for spec in LIVE_MAPS), 300)
     _wait(3.0)
     step = model.snapshot.run.progress.step
+    depths = live.layer("anchors").data[:, 0].round().astype(int)
+    viewer.dims.set_current_step(0, int(np.bincount(depths).argmax()))  # the slice with most anchors
     for spec in LIVE_MAPS:
         for other in LIVE_MAPS:
             live.layer(other.key).visible = other.key == spec.key

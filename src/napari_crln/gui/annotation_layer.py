@@ -20,8 +20,8 @@ from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.corrections import Filling, as_background, from_labels
 from napari_crln.gui.label_look import class_look
 from napari_crln.gui.layer_data import placement
-from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.leftovers import leave
+from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.tags import tag
 from napari_crln.volume.annotate import Plane
 from napari_crln.volume.labels import ClassTable, LabelClass
