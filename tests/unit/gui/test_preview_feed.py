@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,20 @@ class Clock:
 
     def __call__(self) -> float:
         return self.now
+
+
+def in_parts(feed: PreviewFeed, count: int, takes: Callable[[], None] = lambda: None) -> list[int]:
+    """Make a feed draw frames of so many parts; returns the parts as they are drawn."""
+    drawn: list[int] = []
+
+    def show(_frame: Frame) -> Iterator[None]:
+        for number in range(count):
+            takes()
+            drawn.append(number)
+            yield
+
+    feed._show = show
+    return drawn
 
 
 def wanted(*generations: int, volume: str = "a", class_index: int = 1) -> Wanted:
@@ -133,15 +147,11 @@ def test_nothing_is_drawn_during_a_stroke_and_the_newest_right_after(monkeypatch
 
 def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatch) -> None:
     feed, background, _, clock = make(monkeypatch)
-    parts: list[int] = []
 
-    def draw(frame: Frame) -> Iterator[None]:
-        for number in range(3):
-            clock.now += 0.1
-            parts.append(number)
-            yield
+    def takes() -> None:
+        clock.now += 0.1
 
-    feed._show = draw
+    parts = in_parts(feed, 3, takes)
     feed.want(wanted(1))
     feed.tick()
     background.answer()
@@ -167,13 +177,8 @@ def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatc
 def test_the_canvas_is_put_off_before_each_part(monkeypatch) -> None:
     feed, background, _, _ = make(monkeypatch)
     told: list[str] = []
-
-    def draw(frame: Frame) -> Iterator[None]:
-        for _ in range(2):
-            told.append("part")
-            yield
-
-    feed._show, feed._put_off_canvas = draw, lambda: told.append("put off")
+    in_parts(feed, 2, lambda: told.append("part"))
+    feed._put_off_canvas = lambda: told.append("put off")
     feed.want(wanted(1))
     feed.tick()
     background.answer()
@@ -184,14 +189,7 @@ def test_the_canvas_is_put_off_before_each_part(monkeypatch) -> None:
 def test_a_canvas_that_is_slow_to_draw_gets_rarer_updates_in_one_go(monkeypatch) -> None:
     """3D without a GPU: the redraw after a part takes seconds, and shows in nothing but the next tick's lateness."""
     feed, background, _, clock = make(monkeypatch)
-    parts: list[int] = []
-
-    def draw(frame: Frame) -> Iterator[None]:
-        for number in range(4):
-            parts.append(number)
-            yield
-
-    feed._show = draw
+    parts = in_parts(feed, 4)
     feed.want(wanted(1))
     feed.tick()
     background.answer()
