@@ -15,6 +15,7 @@ from qtpy.QtWidgets import QWidget
 
 from napari_crln.gui.canvas import Canvas
 from napari_crln.gui.hover import Hover
+from napari_crln.gui.layer_data import placement
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.preview_feed import Frame, MapPicture
 from napari_crln.gui.strokes import Strokes
@@ -212,6 +213,16 @@ def test_other_drags_are_no_strokes_and_a_lost_release_ends_one(viewer: Any) -> 
     _mouse(viewer, "move", dragging=False)
     assert not strokes.active
     strokes.close()
+
+
+def test_anchors_are_seen_in_their_slice_and_in_no_other(viewer: Any, live: LiveLayers) -> None:
+    viewer.add_image(np.zeros(GRID.shape, np.uint8), **placement(GRID))
+    points = ((1, 2, 3, 5), (0, 2, 4, 5), (1, 0, 1, 1))
+    for step in (1, 2):
+        _show(live, {"clues": 1.0}, AnchorRecord(step=step, points=points))
+        for index, count in ((0, 1), (1, 0), (2, 2)):
+            viewer.dims.set_current_step(0, index)
+            assert len(live.layer("anchors")._view_data) == count
 
 
 def test_drawing_is_put_off_by_one_turn_and_no_longer(viewer: Any, qtbot: Any) -> None:

@@ -21,8 +21,12 @@ _REVERSED = np.array([2, 1, 0, 3])
 
 
 def placement(grid: Grid) -> dict[str, Any]:
-    """Affine, units and axis labels of a layer on this grid."""
-    return {"affine": napari_affine(grid.affine), "units": ("mm",) * 3, "axis_labels": ("z", "y", "x")}
+    """Units, axis labels and affine of a layer on this grid.
+
+    In this order they may be set on a layer, too: napari slices points by an inverse that it has made before new units came,
+    if no new affine follows them, and shows none.
+    """
+    return {"units": ("mm",) * 3, "axis_labels": ("z", "y", "x"), "affine": napari_affine(grid.affine)}
 
 
 def napari_affine(affine: Affine) -> Affine:
