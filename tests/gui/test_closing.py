@@ -127,14 +127,19 @@ def test_a_panel_that_is_opened_again_takes_the_place_of_the_one_before(
     assert not annotation.editable, "what is painted now would not be saved"
     prediction.data_setitem((np.array([0]), np.array([0]), np.array([0])), 1)  # the user's own from now on
 
+    copy = viewer.add_layer(
+        type(annotation)(*annotation.as_layer_data_tuple()[:1], metadata=annotation.metadata, name="mine")
+    )
+
     again = CrlnPanel(viewer)
     viewer.window.add_dock_widget(again, name="crln", area="right")
     again.session.presenter.open_project(sample)
-    wait(lambda: len(viewer.layers) == len(names) + 1)
+    wait(lambda: len(viewer.layers) == len(names) + 2)
+    assert copy in viewer.layers
     assert prediction in viewer.layers
     assert annotation not in viewer.layers
     assert again.session.annotation.layer(again.session.model.snapshot.shown).editable
-    assert sorted({layer.name.removesuffix(" [1]") for layer in viewer.layers}) == names
+    assert sorted({layer.name.removesuffix(" [1]") for layer in viewer.layers if layer is not copy}) == names
     send(folder, Stop())
     assert _end(folder, wait).reason == "stopped"
 

@@ -1,20 +1,20 @@
 """Layers of a panel that was closed: they stay in the viewer, and those of the next panel take their place.
 
-What the user changes meanwhile is the user's own from then on, and stays for good. Qt-free.
+What the user changes meanwhile is the user's own from then on, and so is any copy: both stay for good. Qt-free.
 """
 
 from __future__ import annotations
 
 from typing import Any
-
-from napari_crln.gui.tags import KEY, tag_of
+from weakref import WeakSet
 
 _CHANGES = ("paint", "labels_update", "data")
+_left: WeakSet[Any] = WeakSet()
 
 
 def leave(layer: Any) -> None:
     """Leave one of the panel's layers in the viewer."""
-    layer.metadata[KEY] = tag_of(layer.metadata) | {"left": True}
+    _left.add(layer)
     for name in _CHANGES:
         event = getattr(layer.events, name, None)
         if event is not None:
@@ -24,10 +24,9 @@ def leave(layer: Any) -> None:
 def take_away(viewer: Any) -> None:
     """Take away what a panel has left, but for what was changed since."""
     for layer in list(viewer.layers):
-        if tag_of(layer.metadata).get("left"):
+        if getattr(layer, "__wrapped__", layer) in _left:  # napari hands plugins proxies
             viewer.layers.remove(layer)
 
 
 def _keep(event: Any) -> None:
-    layer = event.source
-    layer.metadata[KEY] = {name: fact for name, fact in tag_of(layer.metadata).items() if name != "left"}
+    _left.discard(event.source)

@@ -11,7 +11,6 @@ plain JSON, so that napari may copy, save or print it.
 | revision, coverage | of an annotation, when it was read |
 | source | the `Source` of a file, as a dictionary: the grid that results go back to |
 | generation | of a preview |
-| left | true: the panel that the layer belonged to was closed |
 | preset | of sample data: what runs on a project of them begin with |
 """
 
