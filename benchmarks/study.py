@@ -149,12 +149,14 @@ def run_one(options: argparse.Namespace, job: Job) -> None:
     settings = arms.settings_of(plan["preset"], job.arm, job.seed, [*plan["set"], *fixed])
     data = arms.split(pack.of_role("labelled"), pack.class_names, plan["labels"], tuple(plan["validation"]))
     run = options.out / "work" / job.file.with_suffix("")
+    resumed = run.exists()
     run.mkdir(parents=True, exist_ok=True)
     if not arms.train(data, settings, run):
         sys.exit(3)
     learner = arms.trained_learner(settings, data.class_names, run)
     results: dict[str, Any] = {**job._asdict(), **arms.history(run), "overrides": arms.overrides_of(job.arm)}
-    results["cpu_seconds"] = time.process_time()  # of this call: where a run was stopped, less than all
+    if not resumed:
+        results["cpu_seconds"] = time.process_time()
     results |= arms.score_ways(learner, settings, data)
     record(options.out / job.file, ["python", *arms.public(sys.argv)], results, [job.seed])
     shutil.rmtree(run)
@@ -180,7 +182,7 @@ def summarise(out: Path, question: Question) -> dict[str, Any]:
 
 
 def spent_hours(out: Path) -> float:
-    """CPU hours of the study's runs so far; of those that did not note them, the hours by the clock: each has one thread."""
+    """CPU hours of the study's runs so far; of those that do not say, the hours by the clock: each has one thread."""
     results = (_result(path) for path in out.glob("*/*.json"))
     return sum(result.get("cpu_seconds", result.get("train_seconds", 0.0)) for result in results) / 3600
 

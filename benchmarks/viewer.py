@@ -48,13 +48,12 @@ _TICK_MS = 50  # of the panel's feed
 class Drawing:
     """Draws an update part by part, as the panel's timer does, and adds up what the parts take."""
 
-    def __init__(self, parts: Iterator[None], canvas: Canvas) -> None:
+    def __init__(self, parts: Iterator[None]) -> None:
         self.wall_s = self.cpu_s = 0.0
         self.done = False
-        self._parts, self._canvas = parts, canvas
+        self._parts = parts
 
     def start(self) -> None:
-        self._canvas.put_off()
         wall, cpu = time.perf_counter(), time.thread_time()
         self.done = next(self._parts, self) is self
         self.wall_s += time.perf_counter() - wall
@@ -125,18 +124,18 @@ def _measure(viewer: Any, options: argparse.Namespace, ndisplay: int) -> dict[st
     made = next(iter(phantom_cohort(1, options.seed, shape)))
     grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
     viewer.add_image(made.image, contrast_limits=(0, 255), **placement(grid))
-    live = LiveLayers(viewer, print, print, lambda: None)
+    native = viewer.window._qt_viewer.canvas.native
+    live = LiveLayers(viewer, print, print, lambda: None, Canvas(lambda: native).put_off)
     classes = tuple(ClassTable.from_ids({"background": 0} | {name: i + 1 for i, name in enumerate(CLASSES)}))
 
     def draw(number: int) -> Drawing:
         parts = live.showing(_frame(made.labels, number, rng), grid, classes, frozenset(KEYS))
-        return Drawing(parts, Canvas(lambda: native))
+        return Drawing(parts)
 
     live.show(_frame(made.labels, 1, rng), grid, classes, frozenset(KEYS))
     viewer.dims.ndisplay = ndisplay
     _run_for(2.0)
     beats, drawn, loops, redraws = Beats(), [], [], []
-    native = viewer.window._qt_viewer.canvas.native
     for number in range(2, options.updates + 2):
         drawn.append(draw(number))
         loops.append(beats.during(drawn[-1].start, lambda: drawn[-1].done, options.settle))

@@ -20,6 +20,7 @@ from napari_crln.errors import ProjectError
 from napari_crln.events import LabelsChanged, parse_command
 from napari_crln.gui import annotation_saver
 from napari_crln.gui.layer_data import placement
+from napari_crln.gui.leftovers import take_away
 from napari_crln.gui.run_view import Preview
 from napari_crln.gui.tags import tag
 from napari_crln.run.folder import RunFolder
@@ -134,6 +135,27 @@ def test_strokes_that_wait_are_saved_on_a_switch_and_on_closing(desk: Desk) -> N
     desk.session.close()
     np.testing.assert_array_equal(desk.volume().read_annotation(), layer.data)
     assert layer in desk.viewer.layers, "a layer is left to the user"
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_what_could_not_be_saved_on_closing_stays_in_the_viewer(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, fails: bool
+) -> None:
+    layer = desk.show(UNLABELLED)
+
+    def refuse(*_: Any, **__: Any) -> Any:
+        raise ProjectError("no room", "a save needs room", "Make room", desk.path)
+
+    if fails:
+        monkeypatch.setattr(annotation_saver, "save_region", refuse)
+    desk.stroke(layer, 5)
+    painted = layer.data.copy()
+    desk.session.close()
+    assert layer.editable is fails
+    monkeypatch.undo()
+    take_away(desk.viewer)
+    assert (layer in desk.viewer.layers) is fails
+    assert np.array_equal(layer.data, painted)
 
 
 def test_a_deleted_layer_is_saved_and_comes_back(desk: Desk) -> None:

@@ -5,7 +5,7 @@ high; planes that no later window reaches are divided by their summed weight, ha
 Whatever the volume's depth, what is held is one slab of C × patch D × H × W float32, as much of the image in its stored
 dtype, 16 MiB of planes that come or go, and one batch of windows. Every plane of the image is read once. The summed weight
 is no slab but made for the planes that are handed out, and intensities are normalised window by window: both cost
-little beside the network, and predicting 1024³ peaks at 2.4 GB (benchmarks/predict.py memory).
+little beside the network, and predicting 1024³ with 2 filters and windows side by side peaks at 2.4 GB (benchmarks/predict.py memory).
 
 Probabilities are averaged, not logits: a mean of logits would let one over-confident window outvote the rest.
 """

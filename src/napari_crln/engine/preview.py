@@ -1,7 +1,7 @@
 """Previews: the teacher's maps of the volume that somebody looks at, made between training steps.
 
-A cycle makes two generations: the slab about the focused slice, as thick as a patch, then the whole volume (this alone
-where the slab would be more than half of it); then it starts over with newer weights. It is a generator that stops after each batch of windows, so training waits
+A cycle makes two generations: the slab about the focused slice, as thick as a patch, then the whole volume; then
+it starts over with newer weights. It is a generator that stops after each batch of windows, so training waits
 for no more than that, and a new focus elsewhere just closes it. Time is limited to a share of training's
 (`budget.Budget`), in bursts, so that a GPU is seldom made to catch up. While training is paused nothing is limited,
 and one cycle is made.
@@ -316,13 +316,8 @@ def _whole(case: Case) -> Region:
 
 
 def _slab(focus: events.Focus, case: Case, patch: ShapeDHW) -> Region:
-    """Whole planes across the focused axis, as many as a patch is thick, the focused one in their middle.
-
-    Where that is more than half of the volume it is all of it: that costs little more, and comes once instead of twice.
-    """
+    """Whole planes across the focused axis, as many as a patch is thick, the focused one in their middle."""
     size, thickness = case.image.shape[focus.axis], patch[focus.axis]
-    if 2 * thickness > size:
-        return _whole(case)
     start = max(0, min(focus.index - thickness // 2, size - thickness))
     region = list(_whole(case))
     region[focus.axis] = start, min(size, start + thickness)

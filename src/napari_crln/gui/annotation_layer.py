@@ -8,6 +8,7 @@ else, the layer makes room for a new one. What is painted is handed to the annot
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -88,12 +89,16 @@ class AnnotationLayers:
             self._drop(name)
 
     def close(self) -> None:
-        """Let go of the layers; they stay, but nothing would save what is painted on them any more."""
+        """Let go of the layers, saved; they stay, but not to be painted on, as nothing would save it any more.
+
+        One that could not be saved becomes the user's own.
+        """
         self._viewer.layers.events.removed.disconnect(self._on_removed)
-        for name, layer in self._layers.items():
-            self._let_go(name, layer)
+        saved = [layer for name, layer in self._layers.items() if self._let_go(name, layer)]
+        for layer in saved:
+            with suppress(RuntimeError):  # its window is gone
+                layer.editable = False
             leave(layer)
-            layer.editable = False
         self._layers.clear()
 
     def ready(self, volume: str) -> bool:
@@ -174,10 +179,12 @@ class AnnotationLayers:
             if layer in self._viewer.layers:
                 self._viewer.layers.remove(layer)
 
-    def _let_go(self, name: str, layer: Any) -> None:
-        self._annotator.end(name)
+    def _let_go(self, name: str, layer: Any) -> bool:
+        """Save, and hear no more of a layer; whether all of it is saved."""
+        saved = self._annotator.end(name)
         if self._on_press in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_press)
+        return saved
 
     def _on_removed(self, event: Any) -> None:
         name = next((name for name, layer in self._layers.items() if layer is event.value), None)

@@ -60,11 +60,14 @@ class Annotator:
         )
         self._show(volume)
 
-    def end(self, volume: str) -> None:
-        """Save what is left of a volume, and look at its array no more."""
+    def end(self, volume: str) -> bool:
+        """Save what is left of a volume, and look at its array no more; False if its array has what could not be saved."""
         saver = self._savers.pop(volume, None)
-        if saver is not None:
-            self._say_what_is_left(volume, saver.close())
+        if saver is None:
+            return True
+        state = saver.close()
+        self._say_what_is_left(volume, state)
+        return not (state.pending or state.error)
 
     def state(self, volume: str) -> SaveState | None:
         """How far a volume's annotation is saved; None if it has no array to paint on."""

@@ -30,9 +30,10 @@ class Canvas:
     def put_off(self) -> None:
         """Draw nothing before events that wait (a click, a key) have had their turn."""
         if self._held is None:
-            self._held = self._centre()
-            if self._held is not None:
-                self._held.setUpdatesEnabled(False)
+            centre = self._centre()
+            if centre is not None and centre.updatesEnabled():  # else somebody holds it, and will let go
+                self._held = centre
+                centre.setUpdatesEnabled(False)
                 QTimer.singleShot(0, partial(Canvas._release, self))  # a bound method would be held weakly
 
     def _release(self) -> None:

@@ -1,32 +1,37 @@
 """Layers of a panel that was closed: they stay in the viewer, and those of the next panel take their place.
 
-What the user changes meanwhile is the user's own from then on, and so is any copy: both stay for good. Qt-free.
+One that the user paints on, fills with other values, renames or moves meanwhile is the user's own from then on, and so is any
+copy: they stay for good. How a layer looks (colours, opacity) does not count. Qt-free.
 """
 
 from __future__ import annotations
 
+import zlib
 from typing import Any
-from weakref import WeakSet
+from weakref import WeakKeyDictionary
 
-_CHANGES = ("paint", "labels_update", "data")
-_left: WeakSet[Any] = WeakSet()
+import numpy as np
+
+_left: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 
 
 def leave(layer: Any) -> None:
     """Leave one of the panel's layers in the viewer."""
-    _left.add(layer)
-    for name in _CHANGES:
-        event = getattr(layer.events, name, None)
-        if event is not None:
-            event.connect(_keep)
+    _left[layer] = _state(layer)
 
 
 def take_away(viewer: Any) -> None:
     """Take away what a panel has left, but for what was changed since."""
     for layer in list(viewer.layers):
-        if getattr(layer, "__wrapped__", layer) in _left:  # napari hands plugins proxies
+        own = getattr(layer, "__wrapped__", layer)  # napari hands plugins proxies
+        before = _left.pop(own, None)
+        if before is not None and before == _state(own):
             viewer.layers.remove(layer)
 
 
-def _keep(event: Any) -> None:
-    _left.discard(event.source)
+def _state(layer: Any) -> tuple[Any, ...]:
+    """What makes a layer another one: its name, values and place; of values that are read from disk, which array it is."""
+    data = layer.data
+    values = zlib.crc32(np.ascontiguousarray(data).data) if isinstance(data, np.ndarray) else id(data)
+    place = np.asarray(layer.affine.affine_matrix).tobytes(), tuple(layer.translate), tuple(layer.scale)
+    return layer.name, values, place

@@ -181,7 +181,6 @@ class PreviewFeed:
     ----------
     show : draws a frame, a part at each `tick`; the time of all parts is what the throttle goes by
     held : whether nothing may be drawn now; what came meanwhile is read again after
-    put_off_canvas : called before each part, so that its own time and the canvas's are two pauses and not one
     """
 
     def __init__(
@@ -191,9 +190,8 @@ class PreviewFeed:
         failed: Callable[[Exception], None],
         throttle: Throttle | None = None,
         held: Callable[[], bool] = lambda: False,
-        put_off_canvas: Callable[[], None] = lambda: None,
     ) -> None:
-        self._held, self._put_off_canvas = held, put_off_canvas
+        self._held = held
         self.throttle = throttle or Throttle()
         self._background = background
         self._show = show
@@ -257,7 +255,6 @@ class PreviewFeed:
             self._draw_part(continued=False)
 
     def _draw_part(self, continued: bool) -> None:
-        self._put_off_canvas()
         try:
             self.throttle.timed(partial(next, self._drawing), continued=continued)
         except StopIteration:

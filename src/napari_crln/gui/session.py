@@ -62,17 +62,11 @@ class Session:
             self.model, self.bridge, self.presenter.labels_changed, self._labels_written
         )
         self.volumes = ShownVolumes(viewer)
-        self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
+        self.live = LiveLayers(viewer, self._deleted, self._edited, self._want, put_off_canvas)
         self.strokes = Strokes(viewer)
         self.hover = Hover(viewer)
         self.view_direction = ViewDirection(viewer)
-        self.feed = PreviewFeed(
-            self.bridge,
-            self._show_frame,
-            self._failed,
-            held=lambda: self.strokes.active,
-            put_off_canvas=put_off_canvas,
-        )
+        self.feed = PreviewFeed(self.bridge, self._show_frame, self._failed, held=lambda: self.strokes.active)
         self.annotator = Annotator(self.model, self.bridge, self.presenter.refresh_volumes, self._reload)
         self.annotation = AnnotationLayers(viewer, self.annotator, self._plane, self._belief)
         self.annotation.remark = lambda text: self.model.say(text, "warning")
@@ -149,8 +143,7 @@ class Session:
         now = self.model.snapshot
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
-        if not self.volumes.grids:
-            take_away(self.viewer)  # of a panel that was open before
+        take_away(self.viewer)  # of a panel that was open before
         self.volumes.show(data, now.project.classes)
         self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
         self.live.on_volume(data.name, data.grid)

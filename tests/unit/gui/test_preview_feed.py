@@ -174,18 +174,6 @@ def test_a_frame_is_drawn_a_part_a_tick_and_the_rest_counts_all_parts(monkeypatc
     assert not feed.idle
 
 
-def test_the_canvas_is_put_off_before_each_part(monkeypatch) -> None:
-    feed, background, _, _ = make(monkeypatch)
-    told: list[str] = []
-    in_parts(feed, 2, lambda: told.append("part"))
-    feed._put_off_canvas = lambda: told.append("put off")
-    feed.want(wanted(1))
-    feed.tick()
-    background.answer()
-    feed.tick()
-    assert told == ["put off", "part"] * 2
-
-
 def test_a_canvas_that_is_slow_to_draw_gets_rarer_updates_in_one_go(monkeypatch) -> None:
     """3D without a GPU: the redraw after a part takes seconds, and shows in nothing but the next tick's lateness."""
     feed, background, _, clock = make(monkeypatch)
