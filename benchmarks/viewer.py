@@ -2,7 +2,7 @@
 
     xvfb-run -s "-screen 0 1600x1000x24" python benchmarks/viewer.py --out benchmarks/results/viewer.json
 
-A viewer with a volume and four live layers gets frame after frame, as the panel draws them: a layer every 50 ms, the canvas a turn of the event loop later.
+A viewer with a volume and four live layers gets frame after frame, as the panel draws them: a layer every 50 ms.
 Nothing trains meanwhile. Of each update are given:
 
 - `layers_ms`: what the calls that change the layers took, all four together; `layers_cpu_ms`: their CPU time, which
@@ -30,7 +30,6 @@ from qtpy.QtCore import Qt, QTimer
 from qtpy.QtWidgets import QApplication
 from record import record
 
-from napari_crln.gui.canvas import Canvas
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.preview_feed import Frame, MapPicture
@@ -125,7 +124,7 @@ def _measure(viewer: Any, options: argparse.Namespace, ndisplay: int) -> dict[st
     grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
     viewer.add_image(made.image, contrast_limits=(0, 255), **placement(grid))
     native = viewer.window._qt_viewer.canvas.native
-    live = LiveLayers(viewer, print, print, lambda: None, Canvas(lambda: native).put_off)
+    live = LiveLayers(viewer, print, print, lambda: None)
     classes = tuple(ClassTable.from_ids({"background": 0} | {name: i + 1 for i, name in enumerate(CLASSES)}))
 
     def draw(number: int) -> Drawing:

@@ -10,10 +10,7 @@ import numpy as np
 import pytest
 from napari.utils._proxies import ReadOnlyWrapper
 from napari.utils.interactions import mouse_move_callbacks, mouse_press_callbacks, mouse_release_callbacks
-from qtpy.QtCore import QCoreApplication, QEvent, QTimer
-from qtpy.QtWidgets import QWidget
 
-from napari_crln.gui.canvas import Canvas
 from napari_crln.gui.hover import Hover
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.live_layers import LiveLayers
@@ -223,63 +220,3 @@ def test_anchors_are_seen_in_their_slice_and_in_no_other(viewer: Any, live: Live
         for index, count in ((0, 1), (1, 0), (2, 2)):
             viewer.dims.set_current_step(0, index)
             assert len(live.layer("anchors")._view_data) == count
-
-
-def test_drawing_is_put_off_by_one_turn_and_no_longer(viewer: Any, qtbot: Any) -> None:
-    panel = QWidget()
-    viewer.window.add_dock_widget(panel)
-    centre = panel.window().centralWidget()
-    canvas = Canvas(lambda: panel)
-    for _ in range(2):  # again, another time
-        canvas.put_off()
-        canvas.put_off()
-        assert not centre.updatesEnabled()
-        turns: list[bool] = []
-        QTimer.singleShot(0, lambda turns=turns: turns.append(centre.updatesEnabled()))
-        qtbot.waitUntil(lambda turns=turns: bool(turns))
-        assert turns == [True]
-
-
-def test_what_somebody_else_holds_is_not_released(viewer: Any, qtbot: Any) -> None:
-    panel = QWidget()
-    viewer.window.add_dock_widget(panel)
-    centre = panel.window().centralWidget()
-    centre.setUpdatesEnabled(False)
-    Canvas(lambda: panel).put_off()
-    qtbot.wait(20)
-    assert not centre.updatesEnabled()
-    centre.setUpdatesEnabled(True)
-
-
-def test_a_layer_s_change_puts_the_canvas_off_and_nothing_else_does(viewer: Any) -> None:
-    told: list[str] = []
-    live = LiveLayers(
-        viewer, lambda key: None, lambda key: None, lambda: None, lambda: told.append("put off")
-    )
-    stored = np.zeros(GRID.shape, np.uint8)
-    maps = {key: MapPicture(stored, SCALES[key]) for key in ("clues", "uncertainty")}
-    parts = live.showing(Frame("a", 1, 1, GRID.shape, maps), GRID, CLASSES, frozenset(maps))
-    counts = [len(told) for _ in parts]
-    assert (counts, len(told)) == ([1, 2], 2)
-
-
-def test_a_floating_panel_finds_the_canvas_too(viewer: Any, qtbot: Any) -> None:
-    panel = QWidget()
-    dock = viewer.window.add_dock_widget(panel)
-    centre = panel.window().centralWidget()
-    dock.setFloating(True)
-    Canvas(lambda: panel).put_off()
-    assert not centre.updatesEnabled()
-    qtbot.waitUntil(centre.updatesEnabled)
-
-
-def test_without_a_window_nothing_is_put_off(qtbot: Any) -> None:
-    alone = QWidget()
-    qtbot.addWidget(alone)
-    for widget in (lambda: alone, lambda: None):
-        Canvas(widget).put_off()
-    assert alone.updatesEnabled()
-    gone = QWidget()
-    gone.deleteLater()
-    QCoreApplication.sendPostedEvents(gone, QEvent.Type.DeferredDelete)
-    Canvas(lambda: gone).put_off()

@@ -64,7 +64,6 @@ def test_everything_but_gui_imports_without_napari_and_qt() -> None:
 WINDOWED = (
     "annotation_layer",
     "bridge",
-    "canvas",
     "hover",
     "live_layers",
     "live_looks",

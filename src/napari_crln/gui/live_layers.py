@@ -62,7 +62,6 @@ class LiveLayers:
     removed : told the key of a map whose layer the user deleted
     edited : told the key of a map whose layer the user edited
     shown_again : told when the user unhides a layer
-    put_off_canvas : called before a layer changes, so that this and the canvas's drawing are two pauses and not one
     """
 
     def __init__(
@@ -71,11 +70,9 @@ class LiveLayers:
         removed: Callable[[str], None],
         edited: Callable[[str], None],
         shown_again: Callable[[], None],
-        put_off_canvas: Callable[[], None] = lambda: None,
     ) -> None:
         self._viewer = viewer
         self._removed, self._edited, self._shown_again = removed, edited, shown_again
-        self._put_off_canvas = put_off_canvas
         self._live: dict[str, _Live] = {}
         self._scene: _Scene | None = None
         self._ours = False  # whether a change of a layer is of our making
@@ -106,7 +103,6 @@ class LiveLayers:
         for key in (*frame.maps, "anchors"):
             live = self._live.get(key)
             if key in ticked and not (live.touched if live is not None else frame.generation == 0):
-                self._put_off_canvas()
                 with self._our_doing():
                     self._show(BY_KEY[key], scene)
                 yield

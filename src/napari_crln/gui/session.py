@@ -45,13 +45,10 @@ class Session:
     Parameters
     ----------
     viewer : napari's
-    put_off_canvas : draws its canvas a turn of the event loop later
     start_process : for tests
     """
 
-    def __init__(
-        self, viewer: Any, put_off_canvas: Callable[[], None], start_process: Launch = launch
-    ) -> None:
+    def __init__(self, viewer: Any, start_process: Launch = launch) -> None:
         self.viewer = viewer
         self.model = PanelModel()
         self.bridge = Bridge()
@@ -62,7 +59,7 @@ class Session:
             self.model, self.bridge, self.presenter.labels_changed, self._labels_written
         )
         self.volumes = ShownVolumes(viewer)
-        self.live = LiveLayers(viewer, self._deleted, self._edited, self._want, put_off_canvas)
+        self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
         self.strokes = Strokes(viewer)
         self.hover = Hover(viewer)
         self.view_direction = ViewDirection(viewer)

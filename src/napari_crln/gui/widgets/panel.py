@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import weakref
 from typing import TYPE_CHECKING, Any
 
 from qtpy.QtCore import QEvent, QSize, Qt
 from qtpy.QtWidgets import QApplication, QFrame, QScrollArea, QVBoxLayout, QWidget
 
-from napari_crln.gui.canvas import Canvas
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.session import Session
 from napari_crln.gui.widgets.annotate_section import AnnotateSection
@@ -40,7 +38,7 @@ class CrlnPanel(QWidget):
         self._docked = False
         super().__init__()
         self.setObjectName("crln-panel")
-        self.session = session = Session(viewer, Canvas(weakref.ref(self)).put_off)
+        self.session = session = Session(viewer)
         self._viewer = viewer
         self.project = ProjectSection(session, NewProject(self, session))
         self.train = TrainSection(session.presenter)
