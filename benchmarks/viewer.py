@@ -123,22 +123,21 @@ def _measure(viewer: Any, options: argparse.Namespace, ndisplay: int) -> dict[st
     made = next(iter(phantom_cohort(1, options.seed, shape)))
     grid = Grid.from_spacing(shape, (1.0, 1.0, 1.0))
     viewer.add_image(made.image, contrast_limits=(0, 255), **placement(grid))
-    native = viewer.window._qt_viewer.canvas.native
     live = LiveLayers(viewer, print, print, lambda: None)
     classes = tuple(ClassTable.from_ids({"background": 0} | {name: i + 1 for i, name in enumerate(CLASSES)}))
 
     def draw(number: int) -> Drawing:
-        parts = live.showing(_frame(made.labels, number, rng), grid, classes, frozenset(KEYS))
-        return Drawing(parts)
+        return Drawing(live.showing(_frame(made.labels, number, rng), grid, classes, frozenset(KEYS)))
 
     live.show(_frame(made.labels, 1, rng), grid, classes, frozenset(KEYS))
     viewer.dims.ndisplay = ndisplay
     _run_for(2.0)
     beats, drawn, loops, redraws = Beats(), [], [], []
+    canvas = viewer.window._qt_viewer.canvas.native
     for number in range(2, options.updates + 2):
         drawn.append(draw(number))
         loops.append(beats.during(drawn[-1].start, lambda: drawn[-1].done, options.settle))
-        redraws.append(beats.during(native.update, lambda: True, options.settle))
+        redraws.append(beats.during(canvas.update, lambda: True, options.settle))
     beats.stop()
     live.close()
     viewer.layers.clear()

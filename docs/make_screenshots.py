@@ -142,7 +142,7 @@ def _live_layers(viewer: Any, panel: CrlnPanel, options: argparse.Namespace) -> 
     for spec in LIVE_MAPS:
         for other in LIVE_MAPS:
             live.layer(other.key).visible = other.key == spec.key
-        _until(lambda key=spec.key: live.layer(key).metadata["crln"]["step"] == step, 120)
+        _until(lambda key=spec.key: _step(panel, key) == step, 120)
         _wait(1.5)
         viewer.export_figure(str(options.out / f"live-{spec.key}.png"), scale_factor=PIXELS, flash=False)
         print(f"live-{spec.key}", flush=True)

@@ -2,8 +2,7 @@
 
 Nothing here waits, so a GUI may call all of it: a thread reaps the child, so that no zombie is left, and
 another climbs the ladder of `stop`. The child has its own session: it outlives a viewer that crashes or is
-closed, and a Ctrl-C in the viewer's terminal does not reach it. It gives way: where others want the same cores,
-the viewer among them, it gets about a third of what they get. No torch is imported on this side.
+closed, and a Ctrl-C in the viewer's terminal does not reach it. No torch is imported on this side.
 """
 
 from __future__ import annotations
@@ -13,7 +12,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -25,10 +23,6 @@ from napari_crln.run.watch import send
 
 #: What runs the command line in this Python.
 PROGRAM = (sys.executable, "-m", "napari_crln")
-
-
-_NICENESS = 5  # above the viewer's, of at most 19
-_TRIES = 10  # at its session's weight, 0.2 s apart: Linux lets one a tenth of a second through, of all users' together
 
 
 class Child:
@@ -95,7 +89,6 @@ class Child:
         return ""
 
     def _reap(self) -> None:
-        _weigh_session(self.pid)
         self._process.wait()
         self._ended.set()
 
@@ -130,7 +123,6 @@ def launch(arguments: Sequence[str], log: Path, *, program: Sequence[str] = PROG
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-    flags |= getattr(subprocess, "BELOW_NORMAL_PRIORITY_CLASS", 0)
     with log.open("ab") as output:
         process = subprocess.Popen(
             [*program, *arguments],
@@ -141,30 +133,4 @@ def launch(arguments: Sequence[str], log: Path, *, program: Sequence[str] = PROG
             start_new_session=os.name == "posix",
             creationflags=flags,
         )
-    _give_way(process.pid)
     return Child(process, log)
-
-
-def _give_way(pid: int) -> None:
-    """Lower a process's priority under this one's; its threads are still to come, and inherit it."""
-    if os.name == "posix":
-        with suppress(OSError):  # it has ended, or it is forbidden
-            os.setpriority(os.PRIO_PROCESS, pid, _niceness())
-
-
-def _weigh_session(pid: int) -> None:
-    """The same for its session: Linux weighs sessions against each other first, then processes within one."""
-    group = Path(f"/proc/{pid}/autogroup")
-    for _ in range(_TRIES if group.exists() else 0):
-        try:
-            group.write_text(str(_niceness()))
-        except BlockingIOError:
-            time.sleep(0.2)
-        except OSError:  # it has ended, or it is forbidden
-            return
-        else:
-            return
-
-
-def _niceness() -> int:
-    return min(19, os.getpriority(os.PRIO_PROCESS, 0) + _NICENESS)

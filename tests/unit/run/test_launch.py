@@ -75,17 +75,6 @@ def test_the_child_has_a_session_of_its_own_and_its_words_go_to_the_log(start: S
     assert child.log.read_text() == f"ready ['{tmp_path}']\nobeyed\n"
 
 
-def test_the_child_gives_way_to_the_viewer(start: Start) -> None:
-    child = start(OBEYS)
-    niceness = min(19, os.getpriority(os.PRIO_PROCESS, 0) + 5)
-    assert os.getpriority(os.PRIO_PROCESS, child.pid) == niceness
-    group = Path(f"/proc/{child.pid}/autogroup")
-    if group.exists() and group.read_text():
-        wait_for(lambda: group.read_text().split()[-1] == str(niceness))
-    child.stop(30)
-    assert child.wait(20) == 0
-
-
 def test_stop_returns_at_once_and_twice_is_once(start: Start, tmp_path: Path) -> None:
     child = start(HEEDS_SIGTERM)
     begin = time.monotonic()
