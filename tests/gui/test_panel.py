@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from qtpy.QtWidgets import QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QWidget
-
-from napari_crln.gui.bridge import Bridge
 
 pytestmark = pytest.mark.gui
 
@@ -108,34 +105,3 @@ def test_the_loop_is_not_blocked_by_slow_work(panel: Any, qtbot: Any) -> None:
     panel.session.bridge.run(lambda: time.sleep(0.5), done.append, lambda error: None)
     qtbot.waitUntil(lambda: bool(done), timeout=10_000)
     assert len(beats) > 5
-
-
-def test_a_closed_bridge_calls_nobody_and_its_streams_end(qtbot: Any) -> None:
-    bridge, seen, ended = Bridge(), [], threading.Event()
-
-    def items() -> Iterator[int | None]:
-        try:
-            while True:
-                yield 1
-                time.sleep(0.01)
-        finally:
-            ended.set()
-
-    bridge.stream(items, seen.append, lambda: None, lambda error: None)
-    qtbot.waitUntil(lambda: len(seen) > 2, timeout=10_000)
-    bridge.close()
-    count = len(seen)
-    qtbot.wait(100)
-    assert len(seen) == count
-
-
-def test_errors_in_threads_reach_the_caller(qtbot: Any) -> None:
-    bridge, errors = Bridge(), []
-
-    def fail() -> None:
-        raise ValueError("why")
-
-    bridge.run(fail, lambda _: None, errors.append)
-    qtbot.waitUntil(lambda: bool(errors), timeout=10_000)
-    assert str(errors[0]) == "why"
-    bridge.close()
