@@ -18,7 +18,7 @@ from napari.utils.interactions import mouse_move_callbacks, mouse_press_callback
 from napari_crln.config import RunConfig
 from napari_crln.errors import ProjectError
 from napari_crln.events import LabelsChanged, parse_command
-from napari_crln.gui import annotation_saver
+from napari_crln.gui import annotation_saver, shown_volumes
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.leftovers import take_away
 from napari_crln.gui.run_view import Preview
@@ -71,6 +71,9 @@ class Desk:
                 button=1, is_dragging=kind == "mouse_move",
             )  # fmt: skip
             steps[kind](layer, event)
+
+    def volumes_image(self) -> Any:
+        return self.session.volumes.layer("image")
 
     def saved(self, name: str = UNLABELLED) -> None:
         self.wait(lambda: not self.session.annotator.state(name).pending)
@@ -156,6 +159,47 @@ def test_what_could_not_be_saved_on_closing_stays_in_the_viewer(
     take_away(desk.viewer)
     assert (layer in desk.viewer.layers) is fails
     assert np.array_equal(layer.data, painted)
+
+
+def test_what_could_not_be_saved_stays_when_another_project_is_opened(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch, sample: Path
+) -> None:
+    def refuse(*_: Any) -> Any:
+        raise ProjectError("held by process 7", "one process", "Wait")
+
+    monkeypatch.setattr(annotation_saver, "holding", refuse)
+    layer = desk.show(UNLABELLED)
+    desk.stroke(layer, 5)
+    painted = layer.data.copy()
+    desk.session.presenter.open_project(sample)
+    desk.wait(lambda: desk.session.model.snapshot.project.path == sample)
+    (kept,) = (each for each in desk.viewer.layers if "not saved" in each.name)
+    np.testing.assert_array_equal(kept.data, painted)
+    np.testing.assert_allclose(kept.affine.affine_matrix, layer.affine.affine_matrix)
+    monkeypatch.undo()
+    desk.show(UNLABELLED)
+    kept.visible = True
+    desk.stroke(kept, 6)
+    assert Project.open(sample).volume(UNLABELLED).revision == 0, "of another project, and nobody's"
+
+
+def test_layers_of_volumes_that_were_not_shown_for_long_make_room(
+    desk: Desk, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shown_volumes, "MOST", 2)
+    layer = desk.show(LABELLED)
+    desk.stroke(layer, 5, 3)
+    desk.show(UNLABELLED)
+    assert layer in desk.viewer.layers, "the one before stays"
+    desk.show(TEST)
+    assert not [each for each in desk.viewer.layers if each.name.startswith(LABELLED)]
+    assert (desk.volume(LABELLED).read_annotation()[5] == 3).any(), "saved before"
+    again = desk.show(LABELLED)
+    np.testing.assert_array_equal(again.data, layer.data)
+    desk.volumes_image().name = "mine"
+    desk.show(UNLABELLED)
+    desk.show(TEST)
+    assert "mine" in desk.viewer.layers, "renamed: not taken away"
 
 
 def test_a_deleted_layer_is_saved_and_comes_back(desk: Desk) -> None:

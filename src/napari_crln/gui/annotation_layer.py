@@ -52,6 +52,7 @@ class AnnotationLayers:
         self._viewer, self._annotator = viewer, annotator
         self._plane, self._belief = plane, belief
         self._layers: dict[str, Any] = {}
+        self._deafen: dict[str, list[Callable[[], None]]] = {}
         self._shown = ""
         self.correcting = False
         #: Told why a slice that is to be corrected begins empty.
@@ -84,9 +85,15 @@ class AnnotationLayers:
                 layer.visible = visible
 
     def clear(self) -> None:
-        """Take all away, saved: another project is opened."""
+        """Take all away, saved: another project is opened. One that could not be saved becomes the user's own."""
         for name in tuple(self._layers):
             self._drop(name)
+
+    def forget(self, volume: str) -> None:
+        """Take the layer of a volume away that is not shown; not while it has what could not be saved."""
+        state = self._annotator.state(volume)
+        if volume != self._shown and (state is None or not (state.pending or state.error)):
+            self._drop(volume)
 
     def close(self) -> None:
         """Let go of the layers, saved; they stay, but not to be painted on, as nothing would save it any more.
@@ -155,10 +162,15 @@ class AnnotationLayers:
         self._layers[data.name] = layer
         self._annotator.begin(project, data.name, lambda: layer.data, data.revision, stored)
         layer.mouse_drag_callbacks.insert(0, self._on_press)
-        layer.events.mode.connect(partial(self._on_mode, data.name))
-        layer.events.paint.connect(partial(self._touched, data.name, True))
-        layer.events.labels_update.connect(partial(self._touched, data.name, False))
-        layer.events.set_data.connect(partial(self._touched, data.name, False))
+        self._deafen[data.name] = []
+        for event, callback in (
+            (layer.events.mode, partial(self._on_mode, data.name)),
+            (layer.events.paint, partial(self._touched, data.name, True)),
+            (layer.events.labels_update, partial(self._touched, data.name, False)),
+            (layer.events.set_data, partial(self._touched, data.name, False)),
+        ):
+            event.connect(callback)
+            self._deafen[data.name].append(partial(event.disconnect, callback))
 
     def _touched(self, volume: str, painted: bool, _event: Any = None) -> None:
         self._annotator.touch(volume, painted=painted)
@@ -174,14 +186,18 @@ class AnnotationLayers:
 
     def _drop(self, name: str) -> None:
         layer = self._layers.pop(name, None)
-        if layer is not None:
-            self._let_go(name, layer)
-            if layer in self._viewer.layers:
-                self._viewer.layers.remove(layer)
+        if layer is None:
+            return
+        if not self._let_go(name, layer):  # nowhere else is what was painted
+            self._viewer.add_layer(_unsaved(layer))
+        if layer in self._viewer.layers:
+            self._viewer.layers.remove(layer)
 
     def _let_go(self, name: str, layer: Any) -> bool:
         """Save, and hear no more of a layer; whether all of it is saved."""
         saved = self._annotator.end(name)
+        for disconnect in self._deafen.pop(name, []):
+            disconnect()
         if self._on_press in layer.mouse_drag_callbacks:
             layer.mouse_drag_callbacks.remove(self._on_press)
         return saved
@@ -190,6 +206,20 @@ class AnnotationLayers:
         name = next((name for name, layer in self._layers.items() if layer is event.value), None)
         if name is not None:  # by the user: what was painted is saved
             self._let_go(name, self._layers.pop(name))
+
+
+def _unsaved(layer: Any) -> Any:
+    """What could not be saved, as a layer of the user's own: hidden, since its project or its state is no longer shown.
+
+    It is another layer, as Mesa crashed when one that had been drawn was drawn again after those below it had been removed.
+    """
+    placed = {
+        name: getattr(layer, name) for name in ("scale", "translate", "rotate", "shear", "affine", "units")
+    }
+    return Labels(
+        layer.data, name=f"{layer.name}, not saved", colormap=layer.colormap, features=layer.features,
+        metadata=dict(layer.metadata), visible=False, **placed,
+    )  # fmt: skip
 
 
 def _made(array: Any, data: VolumeData, table: ClassTable) -> Any:

@@ -13,8 +13,8 @@ from typing import Any
 from napari.layers import Image, Labels, Points
 
 from napari_crln.gui.label_look import value_names
-from napari_crln.gui.live_layers import own
 from napari_crln.gui.tags import tag_of
+from napari_crln.gui.viewer_layers import own
 from napari_crln.previews import Quantisation
 
 _TOLD = frozenset({"preview", "annotation", "labels", "prediction"})

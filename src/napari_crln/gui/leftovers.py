@@ -12,6 +12,8 @@ from weakref import WeakKeyDictionary
 
 import numpy as np
 
+from napari_crln.gui.viewer_layers import own, remove
+
 _left: WeakKeyDictionary[Any, tuple[Any, ...]] = WeakKeyDictionary()
 
 
@@ -22,11 +24,12 @@ def leave(layer: Any) -> None:
 
 def take_away(viewer: Any) -> None:
     """Take away what a panel has left, but for what was changed since."""
-    for layer in list(viewer.layers):
-        own = getattr(layer, "__wrapped__", layer)  # napari hands plugins proxies
-        before = _left.pop(own, None)
-        if before is not None and before == _state(own):
-            viewer.layers.remove(layer)
+    unchanged = []
+    for layer in viewer.layers:
+        before = _left.pop(own(layer), None)
+        if before is not None and before == _state(own(layer)):
+            unchanged.append(layer)
+    remove(viewer, unchanged)
 
 
 def _state(layer: Any) -> tuple[Any, ...]:

@@ -24,6 +24,7 @@ from napari_crln.gui.live_looks import image_layer, labels_layer, points_layer, 
 from napari_crln.gui.live_maps import BY_KEY, LiveMap
 from napari_crln.gui.preview_feed import Frame, blank
 from napari_crln.gui.tags import tag
+from napari_crln.gui.viewer_layers import own
 from napari_crln.previews import PER_CLASS
 from napari_crln.types import ShapeDHW
 from napari_crln.volume.geometry import Grid
@@ -265,11 +266,6 @@ class LiveLayers:
         if key is not None and not self._ours:
             self._let_go(key)
             self._removed(key)
-
-
-def own(layer: Any) -> Any:
-    """A layer itself: napari hands plugins proxies, and a selection of proxies is not shown."""
-    return getattr(layer, "__wrapped__", layer)
 
 
 def _swap(layer: Any, stored: NDArray[np.uint8]) -> None:

@@ -29,6 +29,7 @@ class VolumeRow:
     ----------
     coverage, revision : of its annotation; None and 0 without one
     restorable : revisions of the annotation that can be had back, newest first; 0 is none at all
+    fault : why it cannot be read; "" where it can
     """
 
     name: str
@@ -38,6 +39,7 @@ class VolumeRow:
     predicted: bool = False
     revision: int = 0
     restorable: tuple[int, ...] = ()
+    fault: str = ""
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,11 @@ class ProjectView:
     volumes: tuple[VolumeRow, ...]
     runs: tuple[str, ...] = ()
     preset: str | None = None
+
+    @property
+    def readable(self) -> tuple[VolumeRow, ...]:
+        """The volumes that are not damaged."""
+        return tuple(row for row in self.volumes if not row.fault)
 
     @property
     def predicted(self) -> bool:

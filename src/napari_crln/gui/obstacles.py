@@ -25,11 +25,9 @@ def to_train(now: Snapshot) -> str:
         return _NO_PROJECT
     if now.run.active:
         return "A run is being trained: stop it before you start another."
-    roles = {row.role for row in now.project.volumes}
+    roles = {row.role for row in now.project.readable}
     if "labelled" not in roles:
         return "No volume of this project is labelled: training needs at least one."
-    if "unlabelled" not in roles and now.form.method != "supervised":
-        return "No volume is unlabelled: choose the method 'supervised', or add volumes."
     return ""
 
 

@@ -8,6 +8,7 @@ the current one, are dropped. All methods are called from one thread.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -89,18 +90,23 @@ class Presenter:
     def show_volume(self, name: str) -> None:
         """Make a volume the one that viewer and previews are about."""
         project = self.model.snapshot.project
-        if project is not None and project.row(name) is not None:
+        row = None if project is None else project.row(name)
+        if row is not None and row.fault:
+            return self.model.say(row.fault, "error")
+        if row is not None:
             live = replace(self.model.snapshot.live, generation=None)  # its history is of its own
             self.model.update(shown=name, live=live)
+        return None
 
     def _opened(self, opened: Opened) -> None:
         self.leave_run()
-        first = opened.project.volumes[0].name if opened.project.volumes else ""
-        count = len(opened.project.volumes)
+        count, readable = len(opened.project.volumes), opened.project.readable
+        first = readable[0].name if readable else ""
+        faults = [row.fault for row in opened.project.volumes if row.fault]
         self.model.update(
             project=opened.project, busy="", shown=first,
             form=form_for(opened.project.preset, self.model.snapshot.form),
-            message=Message(f"{opened.project.name}: {count} volumes."),
+            message=Message(faults[0], "error") if faults else Message(f"{opened.project.name}: {count} volumes."),
         )  # fmt: skip
         if opened.run is not None:
             self.attach(opened.run)
@@ -125,7 +131,7 @@ class Presenter:
         now = self.model.snapshot
         if (reason := obstacles.to_train(now)) or now.project is None:
             return self.model.say(reason, "warning")
-        shapes = [row.shape for row in now.project.volumes if row.role in ("labelled", "unlabelled")]
+        shapes = [row.shape for row in now.project.readable if row.role in ("labelled", "unlabelled")]
         path, form = now.project.path, now.form
 
         def make() -> Path:
@@ -298,12 +304,18 @@ class Presenter:
 
     def close(self) -> None:
         """Let go of the run: it goes on, or ends with a checkpoint, as the user chose."""
-        now = self.model.snapshot
-        if now.run.active and not now.keep_running and now.run.folder is not None:
-            send(now.run.folder, Stop())
         if self._unfollow is not None:
             self._unfollow()
             self._unfollow = None
+        now = self.model.snapshot
+        if now.run.active and not now.keep_running and now.run.folder is not None:
+            if now.run.state == "starting" and self._child is not None and self._child.alive:
+                self._child.terminate(
+                    grace_s=30
+                )  # what is written now it would take for an older run's, and drop
+            else:
+                with suppress(CrlnError, OSError):  # its folder is gone: nobody is left to tell of it
+                    send(now.run.folder, Stop())
 
     @property
     def _folder(self) -> Path:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from napari_crln.errors import CrlnError
 from napari_crln.events import ENVIRONMENT_FILE
 from napari_crln.gui.following import is_trained
 from napari_crln.gui.model import ProjectView, VolumeRow
@@ -94,10 +95,14 @@ def read_volume(path: Path, name: str) -> VolumeData:
 
 
 def _row(volume: Volume) -> VolumeRow:
-    return VolumeRow(
-        volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction,
-        volume.revision, restorable(volume),
-    )  # fmt: skip
+    """One that is damaged is told as such: training and prediction leave it out, too."""
+    try:
+        return VolumeRow(
+            volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction,
+            volume.revision, restorable(volume),
+        )  # fmt: skip
+    except CrlnError as error:
+        return VolumeRow(volume.name, volume.role, (0, 0, 0), fault=str(error))
 
 
 def _to_watch(found: list[RunFolder]) -> Path | None:

@@ -2,7 +2,7 @@
 
 A project may hold hundreds of volumes, and napari shows one picture. So two are opened: the first labelled volume
 (else the first of all), shown, and the first unlabelled one, hidden. Every layer says in its metadata which project
-and volume it is of: the panel takes it from there.
+and volume it is of: the panel opens that, and puts its own layers into their place (`opened_layers.py`).
 
 A run opens as the volume of its newest preview, with the preview's maps, or as its project's volume if there are
 none yet; the layers' metadata name the run, so that the panel can attach to it.

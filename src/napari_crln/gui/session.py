@@ -6,7 +6,10 @@ It belongs to no widget, so that it can be closed after Qt has deleted them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from napari_crln.gui.annotation_layer import AnnotationLayers
@@ -19,6 +22,7 @@ from napari_crln.gui.leftovers import take_away
 from napari_crln.gui.live_layers import LiveLayers
 from napari_crln.gui.live_maps import BY_KEY
 from napari_crln.gui.model import PanelModel, Snapshot
+from napari_crln.gui.opened_layers import OpenedLayers
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Launch, Presenter
 from napari_crln.gui.preview_feed import TICK_S, Frame, PreviewFeed, wanted
@@ -58,7 +62,7 @@ class Session:
         self.proofreader = Proofreader(
             self.model, self.bridge, self.presenter.labels_changed, self._labels_written
         )
-        self.volumes = ShownVolumes(viewer)
+        self.volumes = ShownVolumes(viewer, self._forget)
         self.live = LiveLayers(viewer, self._deleted, self._edited, self._want)
         self.strokes = Strokes(viewer)
         self.hover = Hover(viewer)
@@ -71,6 +75,7 @@ class Session:
         self.suggester = SliceSuggester(self.model, self.bridge, start_process)
         #: Selects the layer that a volume is annotated on, with the brush ready.
         self.ready_to_paint: Callable[[str], object] = self.annotation.ready
+        self.opened = OpenedLayers(viewer, self._opened_elsewhere)
         self._going: Place | None = None
         self._closed = False
         self.model.changed.connect(self._on_changed)
@@ -78,6 +83,7 @@ class Session:
         self.bridge.every(_FOCUS_EVERY_S, self._send_focus)
         self.bridge.every(_SAVE_EVERY_S, self.annotator.tick)
         self.bridge.every(_SUGGESTIONS_EVERY_S, self.suggestions.tick)
+        self.opened.look()
 
     def close(self) -> None:
         """End threads; the run goes on or stops as the user chose, a prediction ends."""
@@ -85,14 +91,14 @@ class Session:
             return
         self._closed = True
         self.model.changed.disconnect(self._on_changed)
-        self.annotation.close()
-        self.annotator.close()
-        self.presenter.close()
-        self.predictor.close()
-        self.suggester.close()
-        self.bridge.close()
-        for part in (self.volumes, self.live, self.strokes, self.hover, self.view_direction):
-            part.close()
+        ends = (
+            self.opened.close, self.annotation.close, self.annotator.close, self.presenter.close, self.predictor.close,
+            self.suggester.close, self.bridge.close, self.volumes.close, self.live.close, self.strokes.close,
+            self.hover.close, self.view_direction.close,
+        )  # fmt: skip
+        with ExitStack() as stack:  # each is called, whatever another raises
+            for end in reversed(ends):
+                stack.callback(end)
 
     def go_to(self, place: Place) -> None:
         """Show a slice of a volume, and make ready to paint on it; at once, or when the volume has been read."""
@@ -114,6 +120,7 @@ class Session:
 
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
         if _path(now) != _path(old):
+            self.viewer.layers.selection.clear()  # before any of them goes: `viewer_layers.py`
             self.live.keep_only(frozenset())
             self.annotation.clear()
             self.volumes.clear()
@@ -141,12 +148,29 @@ class Session:
         if now.project is None or _path(asked) != _path(now) or data.name != now.shown:
             return  # another one was clicked meanwhile
         take_away(self.viewer)  # of a panel that was open before
+        painted = self.opened.give_way(now.project.path, data)
+        if painted is not None:  # before there was a panel to save it
+            data = replace(data, annotation=painted)
         self.volumes.show(data, now.project.classes)
-        self.annotation.show(now.project.path, data, now.project.classes, now.annotation.on)
+        on = now.annotation.on or painted is not None
+        self.annotation.show(now.project.path, data, now.project.classes, on)
+        if painted is not None:
+            self.annotator.touch(data.name)
         self.live.on_volume(data.name, data.grid)
         self._arrive()
         self.feed.forget()
         self._want()
+
+    def _forget(self, volume: str) -> None:
+        self.annotation.forget(volume)
+
+    def _opened_elsewhere(self, folder: Path) -> None:
+        """napari's reader has opened a project or a run: the panel does, unless it has another one open."""
+        now = self.model.snapshot
+        if now.project is None and not now.busy:
+            self.presenter.open_project(folder)
+        elif now.project is not None and folder.resolve().is_relative_to(now.project.path.resolve()):
+            self._load(now)
 
     def _want(self) -> None:
         now = self.model.snapshot

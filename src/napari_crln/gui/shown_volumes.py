@@ -1,14 +1,19 @@
 """The project's volumes in the viewer: image, labels and stored prediction of the one that is shown.
 
-Each volume's layers are made once; another volume hides them, so that nothing a user did to them is lost. Labels (of
+Another volume hides the layers of the one before, so that what a user did to them is kept, as long as the images of the
+volumes that were shown last fit into `MOST_BYTES`; layers of others are taken away, unless they were renamed or moved. Labels (of
 validation and test volumes) and prediction are not editable: nothing here would save what is painted. The
 annotation of volumes that may be trained on has a layer of its own (`annotation_layer.py`).
 """
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
@@ -17,27 +22,35 @@ from napari_crln.gui.leftovers import leave
 from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.tags import tag
+from napari_crln.gui.viewer_layers import remove
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
 
+#: Bytes of images and labels, and number of volumes, that stay in the viewer; the shown volume and the one before it do in any case.
+MOST_BYTES, MOST = 1 << 30, 12
+
 
 class ShownVolumes:
-    """Layers of the volumes that were shown, by name of the volume."""
+    """Layers of the volumes that were shown, by name of the volume; the one that was shown last comes last.
 
-    def __init__(self, viewer: Any) -> None:
-        self._viewer = viewer
+    Parameters
+    ----------
+    viewer : napari's
+    forgotten : told the name of a volume whose layers were taken away, to make room
+    """
+
+    def __init__(self, viewer: Any, forgotten: Callable[[str], None] = lambda _: None) -> None:
+        self._viewer, self._forgotten = viewer, forgotten
         self._layers: dict[str, dict[str, Any]] = {}
+        self._made: dict[Any, tuple[Any, ...]] = {}
         self.grids: dict[str, Grid] = {}
         self.shown = ""
 
     def clear(self) -> None:
         """Take all away: another project was opened."""
-        for layers in self._layers.values():
-            for layer in layers.values():
-                if layer in self._viewer.layers:
-                    self._viewer.layers.remove(layer)
-        self._layers.clear()
+        for name in tuple(self._layers):
+            self._remove(name)
         self.grids.clear()
         self.shown = ""
 
@@ -54,7 +67,7 @@ class ShownVolumes:
             if name != data.name:
                 self._set_visible(name, False)
         self.grids[data.name] = data.grid
-        own = self._layers.setdefault(data.name, {})
+        own = self._layers[data.name] = self._layers.pop(data.name, {})
         self._ensure(data.name, own, "image", lambda: _image(data))
         if data.labels is not None:
             self._ensure_labels(own, "labels", data.labels, data, classes)
@@ -63,9 +76,36 @@ class ShownVolumes:
         if data.name != self.shown:
             self._set_visible(data.name, True)
         self.shown = data.name
+        self._make_room()
         if first:
             self._viewer.reset_view()
             self._viewer.dims.set_current_step(0, data.grid.shape[0] // 2)
+
+    def _make_room(self) -> None:
+        for name in self._too_many():
+            if all(self._as_made(layer) for layer in self._layers[name].values()):
+                self._remove(name)
+                self._forgotten(name)
+
+    def _too_many(self) -> list[str]:
+        """Volumes that were not shown for long, beyond what may stay."""
+        sizes = {  # an annotation is there twice
+            name: sum(_in_memory(layer.data) for layer in own.values())
+            + 2 * math.prod(self.grids[name].shape)
+            for name, own in self._layers.items()
+        }
+        newest = list(reversed(sizes))
+        kept = list(accumulate(sizes[name] for name in newest))
+        return [name for i, name in enumerate(newest) if i > 1 and (i >= MOST or kept[i] > MOST_BYTES)]
+
+    def _as_made(self, layer: Any) -> bool:
+        return layer not in self._viewer.layers or self._made.get(layer) == _place(layer)
+
+    def _remove(self, name: str) -> None:
+        layers = self._layers.pop(name).values()
+        for layer in layers:
+            self._made.pop(layer, None)
+        remove(self._viewer, layers)
 
     def layer(self, kind: str) -> Any:
         """A layer of the shown volume by kind: image, labels, prediction; None if it has none in the viewer."""
@@ -103,6 +143,7 @@ class ShownVolumes:
         own[kind] = make()
         own[kind].metadata.update(tag(kind, volume=name))
         self._viewer.add_layer(own[kind])
+        self._made[own[kind]] = _place(own[kind])
         if kind != "image":
             own[kind].editable = False
         return True
@@ -111,6 +152,14 @@ class ShownVolumes:
         for layer in self._layers.get(name, {}).values():
             if layer.visible != visible:  # napari draws the whole scene anew, changed or not
                 layer.visible = visible
+
+
+def _place(layer: Any) -> tuple[Any, ...]:
+    return layer.name, *np.asarray(layer.affine.affine_matrix).flat, *layer.translate, *layer.scale
+
+
+def _in_memory(data: Any) -> int:
+    return data.nbytes if isinstance(data, np.ndarray) else 0
 
 
 def _image(data: VolumeData) -> Any:

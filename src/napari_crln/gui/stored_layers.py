@@ -11,15 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from napari_crln.errors import InvalidLabel
 from napari_crln.gui.label_look import class_look
 from napari_crln.gui.layer_data import Layer, placement
 from napari_crln.gui.tags import tag
-from napari_crln.types import AnnotationDHW
 from napari_crln.volume import store
-from napari_crln.volume.checks import check_annotation
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
@@ -66,28 +62,6 @@ def annotation_layer(project: Project, volume: Volume, *, visible: bool = True) 
     kwargs = _common(project, volume, "annotation", visible, coverage=coverage, revision=revision)
     look = class_look(project.classes, offset=1, show_background=coverage == "sparse")
     return data, kwargs | {"name": f"{volume.name} annotation"} | look, "labels"
-
-
-def painted_annotation(volume: Volume, data: NDArray[Any]) -> AnnotationDHW:
-    """What was painted on `annotation_layer`, checked, in the dtype that is stored; a copy.
-
-    Raises
-    ------
-    InvalidLabel
-        If a value is no annotation value: napari lets one paint any number.
-    GridMismatch
-        If the shape is not the volume's.
-    """
-    if data.dtype.kind not in "iu" or (data.dtype.kind == "i" and data.min() < 0):
-        raise InvalidLabel(
-            f"painted values of {data.dtype} from {data.min()}",
-            "annotation values are whole numbers from 0",
-            "Paint with the values of the classes",
-            volume.name,
-        )
-    unsigned = data.astype(data.dtype.str.replace("i", "u"))
-    check_annotation(unsigned, volume.grid, volume.classes, volume.name)
-    return unsigned.astype(volume.classes.index_dtype, copy=False)
 
 
 def _common(project: Project, volume: Volume, content: str, visible: bool, **facts: Any) -> dict[str, Any]:

@@ -10,7 +10,7 @@ from typing import Any
 
 from napari.layers import Labels
 
-from napari_crln.gui.live_layers import own
+from napari_crln.gui.viewer_layers import own
 
 _PAINTING = frozenset({"paint", "fill", "erase", "polygon"})
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from napari_crln.gui.live_layers import own
+from napari_crln.gui.viewer_layers import own
 
 
 class ViewDirection:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.run_view import Preview, RunView, pruned
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.project import Project
 from napari_crln.volume.sample import make_sample_project
 
 SHAPE = (16, 16, 16)
@@ -94,6 +97,21 @@ def test_opening_shows_the_volumes_and_the_first_of_them(desk: Desk) -> None:
     assert [row.coverage for row in desk.now.project.volumes] == ["dense", None, "dense"]
     assert desk.now.shown == desk.now.project.volumes[0].name
     assert not desk.now.busy
+
+
+def test_a_damaged_volume_is_told_and_left_out_and_the_others_open(sample: Path, tmp_path: Path) -> None:
+    project = Path(shutil.copytree(sample, tmp_path / "damaged.crln"))
+    names = list(Project.open(project).volumes)
+    for file in Project.open(project).volume_path(names[0]).rglob("zarr.json"):
+        file.write_text("{")
+    desk = Desk(AtOnce())
+    desk.presenter.open_project(project)
+    assert [bool(row.fault) for row in desk.now.project.volumes] == [True, False, False]
+    assert desk.now.shown == names[1]
+    assert (desk.now.message.level, names[0] in desk.now.message.text) == ("error", True)
+    assert "labelled" in obstacles.to_train(desk.now), "the only labelled one"
+    desk.presenter.show_volume(names[0])
+    assert desk.now.shown == names[1]
 
 
 def test_a_folder_that_is_no_project_is_a_message_and_leaves_things_as_they_were(
@@ -265,6 +283,28 @@ def test_another_volume_is_seen_as_it_is_now(training: Desk) -> None:
     training.presenter.set_live(generation=7)
     training.presenter.show_volume("phantom_001")
     assert (training.now.shown, training.now.live.generation) == ("phantom_001", None)
+
+
+def test_closing_ends_a_run_that_is_starting_by_its_process(desk: Desk) -> None:
+    desk.presenter.start()
+    desk.model.update(keep_running=False)
+    desk.presenter.close()
+    assert desk.launcher.children[0].asked == ["terminate"], "a command would be taken for an older run's"
+    assert desk.commands() == []
+
+
+def test_closing_goes_through_where_the_run_folder_is_gone(training: Desk, tmp_path: Path) -> None:
+    training.model.update(keep_running=False)
+    training.model.update(run=replace(training.now.run, folder=tmp_path / "gone"))
+    training.presenter.close()
+    assert not any(stream["open"] for stream in training.background.streams)
+
+
+def test_volumes_that_are_annotated_in_part_are_trained_on_without_unlabelled_ones(desk: Desk) -> None:
+    project = desk.now.project
+    rows = tuple(replace(row, role="labelled", coverage="sparse") for row in project.volumes)
+    desk.model.update(project=replace(project, volumes=rows))
+    assert obstacles.to_train(desk.now) == ""
 
 
 @pytest.mark.parametrize(("keep", "sent"), [(True, []), (False, ["stop"])])

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from napari_crln import durable
 from napari_crln.config import build, load_preset
 from napari_crln.engine.generations import Generations
-from napari_crln.errors import CrlnError, GridMismatch, InvalidLabel, ProjectError
+from napari_crln.errors import ProjectError
 from napari_crln.gui.project_reader import get_reader, read_project, read_run
-from napari_crln.gui.stored_layers import annotation_layer, painted_annotation
+from napari_crln.gui.stored_layers import annotation_layer
 from napari_crln.gui.tags import tag_of
 from napari_crln.previews import FocusRecord, MapRecord, PreviewRecord, exact, symmetric
 from napari_crln.run.folder import RunFolder
@@ -115,7 +115,7 @@ def test_what_is_painted_on_the_annotation_layer_is_what_is_stored(project: Proj
     np.testing.assert_array_equal(data, volume.read_annotation())
     data[0] = 2
     data[1] = 0
-    volume.write_annotation(painted_annotation(volume, data.astype(np.int64)), "sparse")
+    volume.write_annotation(data, "sparse")
     targets = volume.read_targets()
     assert (targets[0] == 1).all()
     assert (targets[1] == IGNORE).all()
@@ -125,21 +125,6 @@ def test_a_volume_without_annotation_gives_an_empty_sparse_one(project: Project)
     data, kwargs, _ = annotation_layer(project, project.volumes["u1"])
     assert not data.any()
     assert (tag_of(kwargs["metadata"])["coverage"], tag_of(kwargs["metadata"])["revision"]) == ("sparse", 0)
-
-
-@pytest.mark.parametrize(
-    ("painted", "error"),
-    [
-        (np.full(SHAPE, 3, np.uint8), InvalidLabel),
-        (np.full(SHAPE, -1, np.int32), InvalidLabel),
-        (np.ones((5, 6, 8), np.uint8), GridMismatch),
-    ],
-)
-def test_painted_values_that_are_no_class_are_refused(
-    painted: NDArray[Any], error: type[CrlnError], project: Project
-) -> None:
-    with pytest.raises(error):
-        painted_annotation(project.volumes["l1"], painted)
 
 
 def test_an_empty_project_says_so(tmp_path: Path) -> None:

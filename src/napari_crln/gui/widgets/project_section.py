@@ -123,8 +123,14 @@ class ProjectSection(Section):
         with QSignalBlocker(self.table):
             self.table.setRowCount(len(rows))
             for index, row in enumerate(rows):
-                for column, text in enumerate((row.name, row.role, row.coverage or "–", "")):
+                labels = "damaged" if row.fault else row.coverage or "–"
+                for column, text in enumerate((row.name, row.role, labels, "")):
                     self.table.setItem(index, column, QTableWidgetItem(text))
+                    if row.fault:
+                        self.table.item(index, column).setFlags(Qt.ItemFlag.NoItemFlags)
+                        self.table.item(index, column).setToolTip(row.fault)
+                if row.fault:
+                    continue
                 shape = " × ".join(map(str, row.shape))
                 predicted = "; has a prediction" if row.predicted else ""
                 self.table.item(index, 0).setToolTip(f"{row.name}: {shape} voxels (D × H × W){predicted}")
