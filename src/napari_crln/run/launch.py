@@ -108,7 +108,8 @@ class Child:
 
     def _kill_tree(self) -> None:
         if os.name == "nt":
-            taskkill = str(Path(os.environ["SYSTEMROOT"], "System32", "taskkill.exe"))  # not the current folder's
+            # By its path: Windows would take one that lies in the current folder.
+            taskkill = str(Path(os.environ["SYSTEMROOT"], "System32", "taskkill.exe"))
             subprocess.run([taskkill, "/T", "/F", "/PID", str(self.pid)], capture_output=True, check=False)
             return
         tree = descendants(self.pid)
