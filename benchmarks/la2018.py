@@ -3,7 +3,7 @@
 Once, where napari-crln is installed (labels of all 80 training cases go into the pack; a run is shown those of its first
 N alone):
 
-    napari-crln import ../shared/data/la2018 la80.crln --labelled 80
+    napari-crln import ../shared/data/la2018 la80.crln --labelled 80 --normalisation zscore
     python benchmarks/la2018.py pack la80.crln la2018.pack          # about 100 MB in files of at most 15 MB
 
 Then, again and again, until it says that nothing is left to do:

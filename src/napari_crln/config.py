@@ -19,6 +19,8 @@ from napari_crln.errors import ConfigError
 from napari_crln.small_file import read_small
 
 SCHEMA = 1
+#: In the place of a preset: none, even where a project names one; sizes by the data.
+AUTOMATIC = "automatic"
 _LIMIT = 1 << 20  # bytes of a configuration
 MethodName = Literal["supervised", "mean-teacher", "ua-mt", "cutmix", "bcp", "crln"]
 Resume = Literal["free", "warn", "never"]
@@ -288,11 +290,12 @@ def presets() -> list[str]:
 
 
 def load_preset(name: str) -> dict[str, Any]:
-    """Values of a shipped preset, to be merged over the defaults."""
+    """Values of a shipped preset, to be merged over the defaults; none for AUTOMATIC."""
+    if name == AUTOMATIC:
+        return {}
     if name not in presets():
-        raise ConfigError(
-            f"no preset {name!r}", f"presets are {', '.join(presets())}", "Choose one of them", "--preset"
-        )
+        known = ", ".join((AUTOMATIC, *presets()))
+        raise ConfigError(f"no preset {name!r}", f"presets are {known}", "Choose one of them", "--preset")
     return tomllib.loads((_preset_folder() / f"{name}.toml").read_text("utf-8"))
 
 

@@ -1,8 +1,9 @@
-"""One process at a time in a run folder or a project: a file says who, the kernel's flock says whether still.
+"""One process at a time in a run folder or a project: a file says who, the kernel's lock on it says whether still.
 
-Taking the lock needs both: a free flock, which a dead process cannot hold, and a record that is absent or
-stale. The flock also orders two takers of a stale lock. Over a network file system without flock across
-machines the record alone speaks: one from another host counts as live. Readers only look at the record.
+Taking it needs both: a free lock of the kernel (flock; on Windows of a byte beyond the record, which stays readable),
+which a dead process cannot hold, and a record that is absent or stale. The kernel's lock also orders two takers of a
+stale record. Over a network file system without locks across machines the record alone speaks: one from another host
+counts as live. Readers only look at the record.
 """
 
 from __future__ import annotations
@@ -12,24 +13,30 @@ import json
 import os
 import shutil
 import socket
-import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from types import TracebackType
+from typing import Any
 
 from napari_crln.errors import CrlnError, OutOfSpace, RunError
 from napari_crln.events import LOCK_FILE
+from napari_crln.identity import lives, process_identity
 
-try:
+# Each system has one of the two; without either, creation of the file alone guards.
+fcntl: Any = None
+msvcrt: Any = None
+if sys.platform == "win32":
+    import msvcrt
+else:
     import fcntl
-except ImportError:  # Windows: O_EXCL creation alone guards
-    fcntl = None  # type: ignore[assignment]
 
 
 _POLL = 0.02  # seconds between looks at a lock that another holds
+_FAR = 1 << 30  # the byte that Windows locks; nobody could read the record if it were locked itself
 
 
 @dataclass(frozen=True)
@@ -49,9 +56,7 @@ class Holder:
 
     def alive(self) -> bool | None:
         """Whether the process lives; None if that cannot be told from this machine."""
-        if self.host != socket.gethostname():
-            return None
-        return process_identity(self.pid) == self.started if os.name == "posix" else None
+        return lives(self.pid, self.started) if self.host == socket.gethostname() else None
 
 
 def holder(folder: Path, file: str = LOCK_FILE) -> Holder | None:
@@ -61,25 +66,6 @@ def holder(folder: Path, file: str = LOCK_FILE) -> Holder | None:
         return Holder(int(record["pid"]), str(record["host"]), str(record["since"]), str(record["started"]))
     except (OSError, ValueError, KeyError, TypeError):
         return None
-
-
-def process_identity(pid: int) -> str:
-    """What tells a process from an earlier one with the same pid: boot and start time; "" if it is dead."""
-    try:
-        fields = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text("utf-8").strip()
-    except OSError:
-        return "" if Path("/proc/self/stat").exists() else _identity_by_ps(pid)
-    return "" if fields[0] in "ZX" else f"{boot}:{fields[19]}"
-
-
-def _identity_by_ps(pid: int) -> str:
-    if os.name != "posix":
-        return ""
-    reply = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return reply.stdout.strip()
 
 
 @contextmanager
@@ -158,7 +144,8 @@ class Lock:
                 self._claim(handle, fresh)
             except OSError as error:
                 if fresh:
-                    self._path.unlink(missing_ok=True)
+                    with suppress(PermissionError):  # Windows deletes no open file; an empty one names nobody
+                        self._path.unlink(missing_ok=True)
                 os.close(handle)
                 raise self._unlockable(error) from error
             except BaseException:
@@ -171,12 +158,19 @@ class Lock:
             return
         handle, self._handle = self._handle, None
         ours = self._is_current(handle)  # not if someone deleted it by hand, and another took the run
-        if os.name != "posix":
+        if msvcrt is None:
+            if ours:
+                self._path.unlink(
+                    missing_ok=True
+                )  # while still locked, so nobody takes the old file for held
             os.close(handle)
+            return
+        # Windows deletes no open file. Emptied, it names nobody, should another look at it and keep it from going.
+        os.ftruncate(handle, 0)
+        os.close(handle)
         if ours:
-            self._path.unlink(missing_ok=True)  # while still flocked, so nobody takes the old file for held
-        if os.name == "posix":
-            os.close(handle)
+            with suppress(PermissionError):
+                self._path.unlink(missing_ok=True)
 
     def _open(self) -> tuple[int, bool]:
         """The lock file, and whether this call made it."""
@@ -191,8 +185,8 @@ class Lock:
                 continue
 
     def _claim(self, handle: int, fresh: bool) -> None:
-        exclusive = self._flock(handle)
-        if not self._is_current(handle):  # released, or taken over, between open and flock
+        exclusive = self._lock(handle)
+        if not self._is_current(handle):  # released, or taken over, between opening and locking
             os.close(handle)
             return
         if not fresh and (not exclusive or self._held()):
@@ -202,12 +196,17 @@ class Lock:
         os.fsync(handle)
         self._handle = handle
 
-    def _flock(self, handle: int) -> bool:
-        """Whether this handle has the flock; False where the file system or the system has none."""
-        if fcntl is None:
-            return False
+    def _lock(self, handle: int) -> bool:
+        """Whether this handle has the kernel's lock; False where the file system or the system has none."""
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if fcntl is not None:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            elif msvcrt is not None:
+                os.lseek(handle, _FAR, os.SEEK_SET)
+                msvcrt.locking(handle, msvcrt.LK_NBLCK, 1)
+                os.lseek(handle, 0, os.SEEK_SET)
+            else:
+                return False
         except OSError as error:
             if error.errno in {errno.EWOULDBLOCK, errno.EACCES}:
                 raise self._refusal() from error

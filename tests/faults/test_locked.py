@@ -12,7 +12,8 @@ import pytest
 from sandbox import Process, Sandbox
 
 from napari_crln import events
-from napari_crln.lock import holder, process_identity
+from napari_crln.identity import process_identity
+from napari_crln.lock import holder
 from napari_crln.volume.editing import editor, holding
 from napari_crln.volume.project import Project
 

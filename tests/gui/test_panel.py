@@ -11,7 +11,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from qtpy.QtWidgets import QAbstractButton, QAbstractSlider, QAbstractSpinBox, QComboBox, QLineEdit, QWidget
+from qtpy.QtWidgets import (
+    QAbstractButton,
+    QAbstractSlider,
+    QAbstractSpinBox,
+    QApplication,
+    QComboBox,
+    QLineEdit,
+    QWidget,
+)
 
 pytestmark = pytest.mark.gui
 
@@ -105,3 +113,20 @@ def test_the_loop_is_not_blocked_by_slow_work(panel: Any, qtbot: Any) -> None:
     panel.session.bridge.run(lambda: time.sleep(0.5), done.append, lambda error: None)
     qtbot.waitUntil(lambda: bool(done), timeout=10_000)
     assert len(beats) > 5
+
+
+def test_the_command_is_copied_and_a_wrong_setting_told_instead(
+    panel: Any, sample: Path, wait: Callable[..., None]
+) -> None:
+    panel.session.presenter.open_project(sample)
+    wait(lambda: panel.session.model.snapshot.project is not None)
+    clipboard = QApplication.clipboard()
+    panel.train.copy_button.click()
+    assert clipboard.text().startswith("napari-crln train ")
+    assert " --preset automatic " in clipboard.text()
+    clipboard.setText("mine")
+    panel.session.presenter.set_form(settings="batches.labeled=1")
+    panel.train.copy_button.click()
+    assert clipboard.text() == "mine"
+    assert panel.session.model.snapshot.message.level == "error"
+    assert "labeled" in panel.session.model.snapshot.message.text

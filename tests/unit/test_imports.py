@@ -60,6 +60,22 @@ def test_everything_but_gui_imports_without_napari_and_qt() -> None:
     _import_without([m for m in MODULES if m.split(".")[1] != "gui" and not m.endswith("__main__")], VIEWER)
 
 
+def test_linux_needs_no_psutil() -> None:
+    """Its modules are imported, a lock is held, and free memory told, without."""
+    names = [m for m in MODULES if m.split(".")[1] != "gui" and not m.endswith("__main__")]
+    _import_without(names, ["psutil"])
+    code = """
+import sys, tempfile
+sys.modules["psutil"] = None
+from pathlib import Path
+from napari_crln.lock import Lock, holder
+from napari_crln.volume.memory import available
+with tempfile.TemporaryDirectory() as folder, Lock(Path(folder)):
+    print(holder(Path(folder)).alive(), available() > 0)
+"""
+    assert _python(code).split() == ["True", "True"]
+
+
 #: Modules of the panel that are made of Qt or of napari's layers; the rest of `gui` needs neither.
 WINDOWED = (
     "annotation_layer",

@@ -10,15 +10,19 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import other_systems
 import pytest
 
 from napari_crln.errors import RunError
-from napari_crln.lock import Lock, holder, process_identity
+from napari_crln.identity import process_identity
+from napari_crln.lock import Lock, holder
 
 HOLD = """
 import sys
 from pathlib import Path
+import other_systems
 from napari_crln.lock import Lock
+if sys.argv[2] != "linux": getattr(other_systems, sys.argv[2])(setattr)
 Lock(Path(sys.argv[1])).acquire()
 print("held", flush=True)
 sys.stdin.read()
@@ -26,9 +30,9 @@ sys.stdin.read()
 
 
 @contextmanager
-def held_elsewhere(folder: Path) -> Iterator[subprocess.Popen[str]]:
+def held_elsewhere(folder: Path, system: str = "linux") -> Iterator[subprocess.Popen[str]]:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    command = [sys.executable, "-c", HOLD, str(folder)]
+    command = [sys.executable, "-c", HOLD, str(folder), system]
     pipe = subprocess.PIPE
     with subprocess.Popen(command, stdin=pipe, stdout=pipe, text=True, env=environment) as process:
         assert process.stdout is not None
@@ -193,3 +197,82 @@ def test_a_lock_deleted_by_hand_and_taken_by_another_stays_the_other_s(tmp_path:
     assert holder(tmp_path) is not None
     second.release()
     assert holder(tmp_path) is None
+
+
+@pytest.fixture(params=["macos", "windows"])
+def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Another system than Linux, as far as locks see it."""
+    name: str = request.param
+    getattr(other_systems, name)(monkeypatch.setattr)
+    return name
+
+
+def test_off_linux_a_live_holder_is_refused_and_a_killed_one_taken_over(system: str, tmp_path: Path) -> None:
+    with held_elsewhere(tmp_path, system) as process:
+        named = holder(tmp_path)
+        assert named is not None
+        assert named.alive() is True
+        with pytest.raises(RunError, match=f"process {process.pid} on"):
+            Lock(tmp_path).acquire()
+        process.kill()
+        process.wait()
+        assert (tmp_path / "lock.json").exists()
+        assert named.alive() is False
+        with Lock(tmp_path):
+            after = holder(tmp_path)
+            assert after is not None
+            assert (after.pid, after.alive()) == (os.getpid(), True)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("system")
+def test_off_linux_a_recycled_pid_does_not_hold(tmp_path: Path) -> None:
+    write_record(tmp_path, started="created 1700000000.00")
+    with Lock(tmp_path):
+        pass
+
+
+@pytest.mark.usefixtures("system")
+@pytest.mark.parametrize("started", ["", "Sat Nov 28 10:15:38 2026"])
+def test_off_linux_records_of_earlier_versions_are_read(tmp_path: Path, started: str) -> None:
+    """They bear local time, or nothing: while some process has the pid, it may be that one."""
+    write_record(tmp_path, started=started)
+    with pytest.raises(RunError, match=f"process {os.getpid()}.*delete"):
+        Lock(tmp_path).acquire()
+    write_record(tmp_path, started=started, pid=dead_pid())
+    with Lock(tmp_path):
+        pass
+
+
+def test_on_windows_a_lock_that_cannot_be_deleted_is_given_back(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not, while another has it open."""
+    other_systems.windows(monkeypatch.setattr)
+
+    def in_use(path: Path, missing_ok: bool = False) -> None:
+        raise PermissionError(13, "in use", str(path))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(Path, "unlink", in_use)
+        with Lock(tmp_path):
+            pass
+    assert holder(tmp_path) is None
+    with Lock(tmp_path):
+        assert holder(tmp_path) is not None
+
+
+def test_linux_inside_windows_holds_against_it_and_the_other_way_round(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They have one host name, and pids of their own."""
+    here = process_identity(os.getpid())
+    write_record(tmp_path, started="created 1700000000.00", pid=dead_pid())
+    named = holder(tmp_path)
+    assert named is not None
+    assert named.alive() is None
+    other_systems.windows(monkeypatch.setattr)
+    write_record(tmp_path, started=here, pid=dead_pid())
+    named = holder(tmp_path)
+    assert named is not None
+    assert named.alive() is None

@@ -97,10 +97,12 @@ def _say_scores(project: Project, trained: dict[str, _Trained]) -> None:
 
 def _open_window(project: Project, out: Path) -> None:
     """Train in napari: a process of its own, as the panel is none of the command line's modules."""
+    from napari_crln.run.launch import RUN_MODULE
+
     say(
         f"Training in napari; the project is {project.path}. `napari-crln demo --headless` writes a report instead."
     )
-    done = subprocess.run([sys.executable, "-m", WINDOW, str(project.path), "--train"], check=False)
+    done = subprocess.run([*RUN_MODULE, WINDOW, str(project.path), "--train"], check=False)
     if done.returncode:
         raise UsageError(
             f"the window ended with code {done.returncode}",

@@ -16,9 +16,12 @@ if TYPE_CHECKING:
     from napari_crln.volume.project import Project
 
 _ROLES: tuple[RoleName, ...] = ("labelled", "unlabelled", "validation", "test")
+#: Without one, the library's default, which is not repeated here; naming it at import would cost NumPy.
 Normalise = Annotated[
-    Literal["zscore", "percentile", "none"],
-    typer.Option(help="How intensities become the network's input, measured for each volume."),
+    Literal["zscore", "percentile", "none"] | None,
+    typer.Option(
+        help="How intensities become the network's input, measured for each volume; default: percentile."
+    ),
 ]
 
 
@@ -29,15 +32,16 @@ def init(
         typer.Option("--class", metavar="NAME[=ID]", help="Foreground class; repeatable, in order."),
     ],
     background: Annotated[int, typer.Option(help="Id of the background in label files.")] = 0,
-    normalisation: Normalise = "zscore",
+    normalisation: Normalise = None,
     as_json: AsJson = False,
 ) -> None:
     """Make an empty project with a class table."""
+    from napari_crln.volume.intensity import DEFAULT_KIND
     from napari_crln.volume.labels import ClassTable
     from napari_crln.volume.project import Project
 
     table = ClassTable.from_ids({"background": background, **_ids(classes)})
-    _report(Project.create(project, table, normalisation), as_json)
+    _report(Project.create(project, table, normalisation or DEFAULT_KIND), as_json)
 
 
 def import_(
@@ -49,7 +53,7 @@ def import_(
     validation: Annotated[
         int, typer.Option(metavar="K", help="Folder: the last K training cases are held out with labels.")
     ] = 0,
-    normalisation: Normalise = "zscore",
+    normalisation: Normalise = None,
     scheduler: Annotated[
         str | None, typer.Option(help="Folder: Dask scheduler: threads, processes, or an address.")
     ] = None,
@@ -89,15 +93,17 @@ def _import_folder(
     project: Path,
     labelled: int,
     validation: int,
-    normalisation: Literal["zscore", "percentile", "none"],
+    normalisation: Literal["zscore", "percentile", "none"] | None,
     scheduler: str | None,
     as_json: bool,
 ) -> Project:
     from napari_crln.volume.decathlon import import_decathlon
+    from napari_crln.volume.intensity import DEFAULT_KIND
 
+    chosen = normalisation or DEFAULT_KIND
     with progress_bar("importing", shown=not as_json) as tell:
         return import_decathlon(
-            source, project, labelled, validation, tell, scheduler=scheduler, normalisation=normalisation
+            source, project, labelled, validation, tell, scheduler=scheduler, normalisation=chosen
         )
 
 

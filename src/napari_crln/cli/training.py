@@ -32,7 +32,10 @@ def train(
     ] = None,
     preset: Annotated[
         str | None,
-        typer.Option(help="Values that ship for a kind of data; default: the project's, if it names one."),
+        typer.Option(
+            help="Values that ship for a kind of data; automatic: sizes by the data; "
+            "default: the project's, if it names one, else automatic."
+        ),
     ] = None,
     iterations: Iterations = None,
     seed: Annotated[int | None, typer.Option(help="Of weights, sampling and views.")] = None,
@@ -46,6 +49,7 @@ def train(
     as_json: AsJson = False,
 ) -> None:
     """Train on a project's labelled and unlabelled volumes, in a new run folder."""
+    from napari_crln.config import AUTOMATIC
     from napari_crln.run.folder import RunFolder
 
     chosen = _layer(method, iterations, seed, device, threads)
@@ -63,7 +67,7 @@ def train(
     if project is None:
         raise UsageError("no project", "train needs a project folder", "Name one", "train")
     opened = Project.open(project)
-    made, notes = configure(opened, preset or opened.preset, chosen, settings or [])
+    made, notes = configure(opened, preset or opened.preset or AUTOMATIC, chosen, settings or [])
     folder = RunFolder.create(project, made, name)
     for note in notes:
         remark(note)
@@ -90,11 +94,11 @@ def resume(
 
 
 def configure(
-    project: Project, preset: str | None, chosen: dict[str, Any], settings: list[str]
+    project: Project, preset: str, chosen: dict[str, Any], settings: list[str]
 ) -> tuple[RunConfig, list[str]]:
     """Configuration of a new run, and what was derived from the data in it.
 
-    Later layers win: defaults, what the data ask for (only without a preset), preset, options, --set.
+    Later layers win: defaults, what the data ask for (`automatic` only) or the preset, options, --set.
 
     Raises
     ------
@@ -107,14 +111,14 @@ def configure(
     from napari_crln.nn.network import check_patch
 
     own = [chosen, *(config.assignment(text) for text in settings)]
-    plain = config.build({} if preset is None else config.load_preset(preset), *own)
+    plain = config.build(config.load_preset(preset), *own)
     device = choose_device(plain.engine.device)
     if not project.with_role("labelled"):
         raise ProjectError(
             "no labelled volume", "training needs at least one", "Label or import one", project.path
         )
     made = plain
-    if preset is None:
+    if preset == config.AUTOMATIC:
         shapes = [v.grid.shape for v in project.volumes.values() if v.role in ("labelled", "unlabelled")]
         made = config.build(plan(shapes, plain.iterations, cpu=device.type == "cpu"), *own)
     check_patch(made.batches.patch, STRIDE)

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-import os
-import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 import torch
 
 from napari_crln import config
+from napari_crln.volume.memory import available
 from napari_crln.volume.stored import Volume
 
 #: Of the memory that is free, what volumes may take: network, activations and previews need the rest.
@@ -59,23 +57,12 @@ def resident_bytes(volume: Volume) -> int:
 
 
 def free_bytes(device: torch.device) -> int | None:
-    """Free memory: the machine's, and on a GPU the device's where that is less; volumes pass through both."""
-    machine = _machine_free()
+    """Free memory: what this process may take, and on a GPU the device's where that is less; volumes pass through both."""
+    machine = available()
     if device.type != "cuda":
         return machine
     of_device, _ = torch.cuda.mem_get_info(device)
     return of_device if machine is None else min(of_device, machine)
-
-
-def _machine_free() -> int | None:
-    meminfo = Path("/proc/meminfo")
-    if meminfo.exists():
-        for line in meminfo.read_text("ascii").splitlines():
-            if line.startswith("MemAvailable:"):
-                return int(line.split()[1]) << 10
-    if sys.platform == "darwin":  # does not tell what is free: take half of what there is
-        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2
-    return None
 
 
 def _gib(count: int | None) -> str:

@@ -25,7 +25,7 @@ from napari_crln.gui.layer_volume import LayerArray, LayerVolume
 from napari_crln.gui.tags import tag_of
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, AnyPath, Coverage
 from napari_crln.volume.incoming import Incoming
-from napari_crln.volume.intensity import Kind
+from napari_crln.volume.intensity import DEFAULT_KIND, Kind
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.names import plain_name
 from napari_crln.volume.project import Project
@@ -85,7 +85,7 @@ def create_project(
     *,
     background: int | None = None,
     classes: ClassTable | None = None,
-    normalisation: Kind = "percentile",
+    normalisation: Kind = DEFAULT_KIND,
     progress: Progress | None = None,
 ) -> Project:
     """Make a project of planned volumes; it appears whole at the end, or not at all. Images may be larger than memory.

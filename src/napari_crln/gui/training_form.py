@@ -9,17 +9,16 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln import config
-from napari_crln.config import MethodName, RunConfig
+from napari_crln.config import AUTOMATIC, MethodName, RunConfig
 from napari_crln.engine.plan import plan
 from napari_crln.run.hardware import guess_device
 from napari_crln.types import ShapeDHW
 
-#: In the place of a preset: sizes by the data, as the command line has it without a preset.
-AUTOMATIC = "automatic"
 METHODS: tuple[MethodName, ...] = ("crln", "supervised", "mean-teacher", "ua-mt", "cutmix", "bcp")
 DEVICES = ("auto", "cpu", "cuda", "mps")
 _ITERATIONS = {"cpu": 1000}
 _GPU_ITERATIONS = 10_000
+_WATCHED = "engine.log_every=1"  # of steps that are slow: somebody is watching
 
 
 @dataclass(frozen=True)
@@ -51,8 +50,8 @@ def usual_iterations(preset: str, device: str) -> int:
 
 
 def form_for(preset: str | None, form: TrainingForm) -> TrainingForm:
-    """The form for another project: its preset if it names one that ships, else the form as it was."""
-    if preset is None or preset not in config.presets():
+    """The form for another project: its preset if it names one that may be chosen, else the form as it was."""
+    if preset is None or preset not in preset_names():
         return form
     return replace(form, preset=preset, iterations=usual_iterations(preset, form.device))
 
@@ -65,36 +64,44 @@ def run_config(form: TrainingForm, shapes: Sequence[ShapeDHW]) -> RunConfig:
     ConfigError
         If a setting is wrong; the message names it.
     """
-    own: list[dict[str, Any]] = [config.assignment(text) for text in _settings(form)]
-    chosen = {
-        "method": {"name": form.method},
-        "iterations": form.iterations,
-        "engine": {"device": form.device},
-    }
-    if form.preset != AUTOMATIC:
-        return config.build(config.load_preset(form.preset), _watched(form), chosen, *own)
-    planned = plan(shapes, form.iterations, cpu=_kind(form.device) == "cpu") if shapes else {}
-    return config.build(planned, _watched(form), chosen, *own)
+    layers = _layers(form, _settings(form))
+    plain = config.build(config.load_preset(form.preset), *layers)
+    if form.preset != AUTOMATIC or not shapes:
+        return plain
+    return config.build(plan(shapes, plain.iterations, cpu=_kind(plain.engine.device) == "cpu"), *layers)
 
 
 def command_line(form: TrainingForm, project: Path) -> str:
-    """What does the same in a shell."""
-    words = ["napari-crln", "train", str(project)]
-    if form.preset != AUTOMATIC:
-        words += ["--preset", form.preset]
+    """What does the same in a shell.
+
+    Raises
+    ------
+    ConfigError
+        If a setting is wrong; the message names it.
+    """
+    # Written out also where it is automatic: else the shell takes the preset that the project names.
+    words = ["napari-crln", "train", str(project), "--preset", form.preset]
     words += ["--method", form.method, "--iterations", str(form.iterations), "--device", form.device]
     for text in _settings(form):
         words += ["--set", text]
     return shlex.join(words)
 
 
+def _layers(form: TrainingForm, settings: Sequence[str]) -> list[dict[str, Any]]:
+    """What the form lays over a preset; later ones win."""
+    chosen = {
+        "method": {"name": form.method},
+        "iterations": form.iterations,
+        "engine": {"device": form.device},
+    }
+    return [chosen, *map(config.assignment, settings)]
+
+
 def _settings(form: TrainingForm) -> list[str]:
-    return form.settings.replace(";", " ").split()
-
-
-def _watched(form: TrainingForm) -> dict[str, Any]:
-    """Report every step where steps are slow: somebody is watching."""
-    return {"engine": {"log_every": 1}} if _kind(form.device) == "cpu" else {}
+    """What is set beside the fields, as `--set` of the command line takes it."""
+    own = form.settings.replace(";", " ").split()
+    device = config.build(*_layers(form, own)).engine.device
+    return [_WATCHED, *own] if _kind(device) == "cpu" else own
 
 
 def _kind(device: str) -> str:

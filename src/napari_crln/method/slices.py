@@ -8,11 +8,11 @@ the scores of voxels against the class prototypes, which are their coordinates i
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from napari_crln.method.learner import Learner
 from napari_crln.method.rectify import rectify
@@ -63,13 +63,21 @@ def sums_along(belief: SliceBelief, valid_BDHW: Tensor, axis: int) -> Tensor:
     u = belief.uncertainty_BDHW * valid
     conflict = u if belief.disagreement_BDHW is None else u * belief.disagreement_BDHW
     weight = u + belief.object_BDHW * valid
-    d, h, w = belief.features_BKdhw.shape[2:]
-    coarse_B1dhw = F.adaptive_avg_pool3d(weight.unsqueeze(1), (d, h, w))
+    coarse_B1dhw = _mean_pooled(weight, belief.features_BKdhw.shape[2:]).unsqueeze(1)
     moments_BKdhw = torch.cat([coarse_B1dhw, coarse_B1dhw * belief.features_BKdhw], 1)
     fine = torch.stack([valid, u, conflict], 1)
     fine_BSK, coarse_BsK = _by_slice(fine, axis), _by_slice(moments_BKdhw, axis)
     factor = fine_BSK.shape[1] // coarse_BsK.shape[1]
     return torch.cat([fine_BSK, coarse_BsK.repeat_interleave(factor, 1)], 2)
+
+
+def _mean_pooled(map_BDHW: Tensor, size: Sequence[int]) -> Tensor:
+    """Means of the blocks that a coarser grid of `size` has for voxels, (B, d, h, w); sizes are multiples of it.
+
+    Reshaped, as torch's adaptive pooling has no kernel for three axes on MPS.
+    """
+    blocks = [n for full, parts in zip(map_BDHW.shape[1:], size, strict=True) for n in (parts, full // parts)]
+    return map_BDHW.reshape(-1, *blocks).mean((2, 4, 6))
 
 
 def _by_slice(maps_BKDHW: Tensor, axis: int) -> Tensor:

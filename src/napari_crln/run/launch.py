@@ -21,8 +21,11 @@ from napari_crln.events import Stop
 from napari_crln.run.processes import descendants, kill
 from napari_crln.run.watch import send
 
+#: What runs a module in this Python. Without -P its files would come first that lie where the viewer was started:
+#: a `typer.py` among somebody's data would be executed.
+RUN_MODULE = (sys.executable, "-P", "-m")
 #: What runs the command line in this Python.
-PROGRAM = (sys.executable, "-m", "napari_crln")
+PROGRAM = (*RUN_MODULE, "napari_crln")
 
 
 class Child:
@@ -105,7 +108,9 @@ class Child:
 
     def _kill_tree(self) -> None:
         if os.name == "nt":
-            subprocess.run(["taskkill", "/T", "/F", "/PID", str(self.pid)], capture_output=True, check=False)
+            # By its path: Windows would take one that lies in the current folder.
+            taskkill = str(Path(os.environ["SYSTEMROOT"], "System32", "taskkill.exe"))
+            subprocess.run([taskkill, "/T", "/F", "/PID", str(self.pid)], capture_output=True, check=False)
             return
         tree = descendants(self.pid)
         with suppress(ProcessLookupError, PermissionError):

@@ -8,7 +8,7 @@ import subprocess
 from contextlib import suppress
 from pathlib import Path
 
-from napari_crln.lock import process_identity
+from napari_crln.identity import UNKNOWN, process_identity
 
 
 def descendants(pid: int) -> list[tuple[int, str]]:
@@ -26,7 +26,7 @@ def descendants(pid: int) -> list[tuple[int, str]]:
 def kill(processes: list[tuple[int, str]]) -> None:
     """Kill those that still are who they were."""
     for pid, identity in processes:
-        if identity and process_identity(pid) == identity:
+        if identity not in {"", UNKNOWN} and process_identity(pid) == identity:
             with suppress(ProcessLookupError, PermissionError):
                 os.kill(pid, signal.SIGKILL)
 

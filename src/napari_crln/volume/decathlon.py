@@ -24,7 +24,7 @@ from napari_crln.small_file import read_small
 from napari_crln.types import AnyPath, Role
 from napari_crln.volume.imports import Case, case_name, load_case
 from napari_crln.volume.incoming import store_incoming
-from napari_crln.volume.intensity import Kind
+from napari_crln.volume.intensity import DEFAULT_KIND, Kind
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.manifest import VolumeEntry
 from napari_crln.volume.project import Project
@@ -45,7 +45,7 @@ def import_decathlon(
     progress: Progress | None = None,
     *,
     scheduler: str | None = None,
-    normalisation: Kind = "percentile",
+    normalisation: Kind = DEFAULT_KIND,
 ) -> Project:
     """Make a project from a Decathlon or nnU-Net folder.
 

@@ -19,6 +19,8 @@ from napari_crln.errors import InvalidIntensity
 from napari_crln.types import ImageDHW, NormalisedDHW
 
 Kind = Literal["zscore", "percentile", "none"]
+#: Of a project for which none is chosen: in the shell, in the panel and in Python alike.
+DEFAULT_KIND: Kind = "percentile"
 Scaling = tuple[float, float]
 
 PERCENTILES = (0.5, 99.5)

@@ -20,7 +20,7 @@ from napari_crln.volume import manifest as toml
 from napari_crln.volume.checks import check_annotated
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.incoming import Incoming, check_role, store_incoming
-from napari_crln.volume.intensity import Kind, Scaling
+from napari_crln.volume.intensity import DEFAULT_KIND, Kind, Scaling
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.manifest import ClassEntry, Manifest, VolumeEntry
 from napari_crln.volume.names import check_name
@@ -40,7 +40,7 @@ class Project:
         cls,
         path: AnyPath,
         classes: ClassTable,
-        normalisation: Kind = "percentile",
+        normalisation: Kind = DEFAULT_KIND,
         preset: str | None = None,
     ) -> Project:
         """Make a new, empty project folder.

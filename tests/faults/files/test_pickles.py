@@ -167,7 +167,7 @@ def _hides(alias: ast.alias) -> bool:
 
 
 def _dangers(text: str) -> list[str]:
-    """Every name in a source that loads pickles, parses YAML with its tags, or executes text."""
+    """What in a source loads pickles, parses YAML with its tags, executes text, or Python files of the current folder."""
     found = []
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -181,6 +181,9 @@ def _dangers(text: str) -> list[str]:
             risky = {k.arg: ast.unparse(k.value) for k in node.keywords if k.arg in ("allow_pickle", "shell")}
             found += [name] * (name in _CALLS or name.split(".")[0] in _LOADERS)
             found += [f"{key}={value}" for key, value in risky.items() if value != "False"]
+        elif isinstance(node, ast.List | ast.Tuple):
+            words = [ast.unparse(word) for word in node.elts]
+            found += ["python without -P"] * ("sys.executable" in words and "'-P'" not in words)
     return found
 
 
@@ -189,6 +192,7 @@ def _dangers(text: str) -> list[str]:
     [
         "import pickle", "from joblib import load", "import yaml.loader", "torch.load(p, weights_only=True)", "np.load(p)",
         "from torch import load", "from numpy import load as l", "import torch as t", "from os import system", "f(p, allow_pickle=True)", "f(p, allow_pickle=x)", "eval(t)", "exec(t)", "run(c, shell=True)", "os.system(c)",
+        "run([sys.executable, '-m', m])",
     ],
 )  # fmt: skip
 def test_dangers_are_seen(text: str) -> None:

@@ -94,7 +94,7 @@ def test_with_a_display_the_demo_trains_in_napari(
     out = tmp_path / "demo"
     answer = call("demo", "--out", out)
     assert answer.code == 0, answer.err
-    assert started == [[sys.executable, "-m", demo.WINDOW, str(out / "phantoms.crln"), "--train"]]
+    assert started == [[sys.executable, "-P", "-m", demo.WINDOW, str(out / "phantoms.crln"), "--train"]]
     assert find_spec(demo.WINDOW) is not None
     assert Project.open(out / "phantoms.crln").with_role("labelled")
 

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import shutil
+from inspect import signature
 from pathlib import Path
 
 import nibabel as nib
@@ -8,6 +9,10 @@ import numpy as np
 import pytest
 from command_line import Call
 
+from napari_crln.gui.from_layers import create_project
+from napari_crln.volume.decathlon import import_decathlon
+from napari_crln.volume.intensity import DEFAULT_KIND
+from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
 
 
@@ -115,3 +120,25 @@ def test_init_refuses_a_malformed_class_table(classes: tuple[str, ...], call: Ca
     answer = call("init", tmp_path / "p.crln", *(f"--class={c}" for c in classes))
     assert answer.code in (2, 3)
     assert not (tmp_path / "p.crln").exists()
+
+
+def test_one_normalisation_is_the_default_of_shell_panel_and_library(
+    call: Call, decathlon: Path, tmp_path: Path
+) -> None:
+    classes = ClassTable.from_ids({"background": 0, "a": 1})
+    assert Project.create(tmp_path / "library.crln", classes).normalisation == DEFAULT_KIND
+    assert import_decathlon(decathlon, tmp_path / "folder.crln", 1).normalisation == DEFAULT_KIND
+    assert signature(create_project).parameters["normalisation"].default == DEFAULT_KIND
+    assert call("init", tmp_path / "init.crln", "--class", "a", "--json").code == 0
+    assert call("import", decathlon, tmp_path / "import.crln", "--labelled", 1, "--json").code == 0
+    for name in ("init", "import"):
+        assert Project.open(tmp_path / f"{name}.crln").normalisation == DEFAULT_KIND
+        assert f"default: {DEFAULT_KIND}" in " ".join(call(name, "--help").out.replace("│", " ").split())
+
+
+@pytest.mark.parametrize("kind", ["zscore", "percentile", "none"])
+def test_another_normalisation_may_be_chosen(kind: str, call: Call, decathlon: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.crln"
+    answer = call("import", decathlon, path, "--labelled", 1, "--normalisation", kind, "--json")
+    assert answer.code == 0, answer.err
+    assert {v.normalisation.kind for v in Project.open(path).volumes.values()} == {kind}

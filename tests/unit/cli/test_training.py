@@ -59,7 +59,7 @@ def test_a_prepared_run_folder_is_trained_as_its_configuration_says(call: Call, 
 
 
 def test_without_a_preset_the_patch_follows_the_data(call: Call, trained: Path) -> None:
-    made, notes = configure(Project.open(trained), None, {"iterations": 100}, ["engine.device=cpu"])
+    made, notes = configure(Project.open(trained), "automatic", {"iterations": 100}, ["engine.device=cpu"])
     assert made.batches.patch == (16, 16, 16)
     assert made.method.rectification.after == 25
     assert any("batches.patch" in note for note in notes)
@@ -68,7 +68,7 @@ def test_without_a_preset_the_patch_follows_the_data(call: Call, trained: Path) 
 def test_what_the_user_sets_wins_over_preset_and_data(trained: Path) -> None:
     project = Project.open(trained)
     own = ["batches.patch=[32,32,32]", "method.rectification.after=7", "network.base_filters=5"]
-    made, notes = configure(project, None, {}, [*own, "engine.device=cpu"])
+    made, notes = configure(project, "automatic", {}, [*own, "engine.device=cpu"])
     assert (made.batches.patch, made.method.rectification.after, made.network.base_filters) == (
         (32, 32, 32),
         7,

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from napari_crln.engine import capacity
 from napari_crln.engine.capacity import free_bytes, plan_holding, resident_bytes
 from napari_crln.engine.cohort import Cohort
 from napari_crln.engine.data import TrainingData, read_case
+from napari_crln.volume import memory
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
@@ -82,3 +84,21 @@ def test_the_warning_has_numbers(project: Project, monkeypatch: pytest.MonkeyPat
 def test_free_memory_of_this_machine_is_plausible() -> None:
     free = free_bytes(CPU)
     assert free is None or 1 << 20 < free < 1 << 50
+
+
+def test_a_job_s_limit_streams_what_the_machine_would_hold(
+    project: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A small container on a large machine."""
+    root = tmp_path / "root"
+    for name, text in (
+        ("proc/meminfo", "MemAvailable: 1000000000 kB"),
+        ("proc/self/cgroup", "0::/"),
+        ("sys/fs/cgroup/memory.max", str(15 * VOXELS)),
+        ("sys/fs/cgroup/memory.current", "0"),
+    ):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).write_text(text)
+    monkeypatch.setattr(capacity, "available", partial(memory.available, root=root))
+    holding = plan_holding(list(project.volumes.values()), Engine(), CPU)
+    assert (holding.streamed, holding.free) == (True, 15 * VOXELS)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from napari_crln.config import RunConfig
 from napari_crln.engine.state import build_learner
@@ -95,3 +97,34 @@ def test_what_padding_invented_counts_nowhere() -> None:
     features = torch.rand(1, 2, 4, 4, 4)
     a, b = (sums_along(SliceBelief(v, v, v, features), valid, 1) for v in (u, wild))
     torch.testing.assert_close(a, b)
+
+
+class _Operators(TorchDispatchMode):
+    """Names of the operators that are called."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.names: set[str] = set()
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self.names.add(func.__name__)
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("coarse", [(8, 16, 16), (4, 8, 8), (16, 32, 32)])  # stages 3, 2 and 4
+def test_weights_are_pooled_as_torch_does_by_operators_that_every_device_has(
+    coarse: tuple[int, int, int],
+) -> None:
+    """MPS has no adaptive pooling of three axes."""
+    generator = torch.Generator().manual_seed(2)
+    u, o = (torch.rand(2, 16, 32, 32, generator=generator) for _ in range(2))
+    valid = torch.rand(2, 16, 32, 32, generator=generator) < 0.7
+    features = torch.rand(2, 3, *coarse, generator=generator)
+    with _Operators() as operators:
+        sums = sums_along(SliceBelief(u, None, o, features), valid, 0)
+    assert "sum.dim_IntList" in operators.names
+    assert not [name for name in operators.names if "pool" in name]
+    weight = torch.nn.functional.adaptive_avg_pool3d(((u + o) * valid).unsqueeze(1), coarse)
+    expected = torch.cat([weight, weight * features], 1).sum((3, 4)).transpose(1, 2)
+    found = sums[:, :: 16 // coarse[0], WEIGHT:]
+    torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-5)

@@ -62,7 +62,17 @@ def gone(pid: int) -> bool:
 
 
 def test_it_starts_this_python_s_own_command_line() -> None:
-    assert (sys.executable, "-m", "napari_crln") == PROGRAM
+    assert (sys.executable, "-P", "-m", "napari_crln") == PROGRAM
+
+
+def test_no_file_of_the_current_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Viewers are started inside folders of data that somebody else packed."""
+    for module in ("typer", "numpy", "napari_crln"):
+        (tmp_path / f"{module}.py").write_text("raise SystemExit(3)")
+    monkeypatch.chdir(tmp_path)
+    child = launch(["--help"], tmp_path / "log.txt")
+    assert child.wait(60) == 0, child.tail()
+    assert "suggest" in child.tail()
 
 
 def test_the_child_has_a_session_of_its_own_and_its_words_go_to_the_log(start: Start, tmp_path: Path) -> None:

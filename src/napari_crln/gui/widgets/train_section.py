@@ -8,6 +8,7 @@ from magicgui.widgets import ComboBox, Container, LineEdit, SpinBox
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QApplication, QCheckBox, QComboBox, QLabel, QProgressBar
 
+from napari_crln.errors import ConfigError
 from napari_crln.gui import obstacles
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.presenter import Presenter
@@ -140,10 +141,15 @@ class TrainSection(Section):
             self._presenter.resume()
 
     def _copy(self) -> None:
-        now = self._presenter.model.snapshot
-        if now.project is not None:
-            QApplication.clipboard().setText(command_line(now.form, now.project.path))
-            self._presenter.model.say("The command is on the clipboard.")
+        model = self._presenter.model
+        if model.snapshot.project is None:
+            return None
+        try:
+            command = command_line(model.snapshot.form, model.snapshot.project.path)
+        except ConfigError as error:
+            return model.say(str(error), "error")
+        QApplication.clipboard().setText(command)
+        return model.say("The command is on the clipboard.")
 
 
 def _figures(run: RunView) -> str:
