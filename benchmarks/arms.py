@@ -48,14 +48,16 @@ def settings_of(preset: str, arm: str, seed: int, overrides: Sequence[str] = ())
     """Configuration of an arm; `crln+method.cps.xi=0.5` is a rung with one more override.
 
     What belongs to a method's schedule follows the run's length, as `train` plans it: rectification and BCP's
-    second stage start after a quarter of a short run.
+    second stage start after a quarter of a short run, and UA-MT's weight and threshold ramp up over all of it.
     """
     chosen = [*overrides, *overrides_of(arm), f"seed={seed}"]
     values = [config.load_preset(preset), *map(config.assignment, chosen)]
-    quarter = config.build(*values).iterations // 4
+    iterations = config.build(*values).iterations
+    quarter = iterations // 4
     planned = {
         "rectification": {"after": min(config.Rectification().after, quarter)},
         "bcp": {"pretrain": min(config.BidirectionalCopyPaste().pretrain, quarter)},
+        "ua_mt": {"ramp_up": iterations},
     }
     return config.build({"method": planned}, *values)
 

@@ -248,6 +248,12 @@ class Cohort:
             cut.append(labels.target[_window(corner, self.patch)])
         return torch.stack(cut)
 
+    def annotated(self, name: str, corner: ShapeDHW) -> Tensor:
+        """True where a voxel of the patch at a corner of one of its volumes is annotated, (D, H, W)."""
+        labels = self._held[self._index(name)].labels
+        assert labels is not None
+        return labels.target[_window(corner, self.patch)] != IGNORE
+
     def validity(self, draws: Sequence[PatchDraw]) -> Tensor:
         """True where a voxel is the volume's own and not padding, (B, D, H, W)."""
         masks = torch.zeros((len(draws), *self.patch), dtype=torch.bool, device=self.device)

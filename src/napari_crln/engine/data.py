@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, TypeAlias
 
 import torch
+from torch import Tensor
 
 from napari_crln import config
 from napari_crln.engine.ahead import ReadAhead
@@ -103,7 +104,7 @@ class Batches:
     """The batch of any step: a function of seed, step and the labels as they are then.
 
     A labelled volume that is not annotated everywhere is an unlabelled one too: what nobody annotated of it would
-    teach nothing else. So are all labelled ones where there is no other. Patches of streamed images are read ahead.
+    teach nothing else, and what somebody did is not contradicted by the teacher. So are all labelled ones where there is no other. Patches of streamed images are read ahead.
     """
 
     def __init__(self, data: TrainingData, settings: config.RunConfig, device: torch.device) -> None:
@@ -181,8 +182,22 @@ class Batches:
             self.labelled.images(of_l),
             self.labelled.targets(of_l),
             self.unlabelled.images(of_u),
-            self.unlabelled.validity(of_u),
+            self._taught(of_u),
         )
+
+    def _taught(self, of_u: Sequence[PatchDraw]) -> Tensor:
+        """Where the teacher's pseudo-labels may teach, (B, D, H, W): not where somebody has annotated.
+
+        Where there are labelled volumes only, and all complete, everywhere.
+        """
+        masks = self.unlabelled.validity(of_u)
+        names = self._unlabelled.names
+        if not names:
+            return masks
+        for mask, (index, corner) in zip(masks, of_u, strict=True):
+            if names[index] in self.labelled.names:
+                mask.masked_fill_(self.labelled.annotated(names[index], corner), False)
+        return masks
 
     def _fetched(self, step: int) -> Draws:
         """Draws of a step whose patches have been read."""

@@ -71,6 +71,7 @@ def plan(shapes: Sequence[ShapeDHW], iterations: int, *, cpu: bool) -> dict[str,
         "rectification": {"after": plan_rectification(iterations)},
         "teacher": {"decay": plan_decay(iterations)},
         "bcp": {"pretrain": plan_pretraining(iterations)},
+        "ua_mt": {"ramp_up": iterations},
     }
     return {"batches": {"patch": list(patch)}, "method": method, **(_CPU if cpu else {})}
 

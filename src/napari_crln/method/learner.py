@@ -26,7 +26,7 @@ class Batch(NamedTuple):
     y_l: Tensor
     #: Unlabelled intensities, (B, 1, D, H, W).
     x_u: Tensor
-    #: False where padding invented the voxel, (B, D, H, W).
+    #: Where pseudo-labels may teach: not where padding invented the voxel, or somebody annotated it, (B, D, H, W).
     valid_u: Tensor
 
 

@@ -67,6 +67,27 @@ def test_what_nobody_annotated_of_a_labelled_volume_serves_as_unlabelled(
     assert batches.unlabelled.names == ("b", "c", "d"), "a is dense, b is not"
 
 
+def test_what_somebody_annotated_is_not_taught_the_teachers_label(
+    training_data: TrainingData, settings: Settings
+) -> None:
+    batches = Batches(training_data, settings(), CPU)
+    annotated = np.asarray(training_data.labelled[1].target) != IGNORE
+    seen = 0
+    for step in range(20):
+        _, of_u = batches.draws(Randomness(0, step))
+        masks, own = batches.at(Randomness(0, step)).valid_u, batches.unlabelled.validity(of_u)
+        for mask, valid, draw in zip(masks, own, of_u, strict=True):
+            if batches.unlabelled.names[draw[0]] != "b":
+                assert torch.equal(mask, valid)
+                continue
+            d, h, w = batches.unlabelled.corner_in_volume(draw)
+            inside = np.argwhere(valid.numpy())
+            there = annotated[tuple((inside + np.array((d, h, w))).T)]
+            assert np.array_equal(mask.numpy()[tuple(inside.T)], ~there)
+            seen += int(there.sum())
+    assert seen > 0
+
+
 def test_batches_after_changes_are_those_of_labels_that_were_so_from_the_start(
     training_data: TrainingData, settings: Settings
 ) -> None:
