@@ -15,6 +15,7 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +57,8 @@ def import_decathlon(
     labelled : training cases, from the first, whose labels are taken for training
     validation : training cases, from the last, held out with their labels
     progress : called after each case
-    scheduler : a Dask scheduler ("threads", "processes", or a distributed address); none: one after another
+    scheduler : a Dask scheduler ("threads", "processes", or an address, which takes the extra `cluster`); none: one
+        after another
 
     Raises
     ------
@@ -65,6 +67,7 @@ def import_decathlon(
     """
     folder, project_path = Path(folder), Path(project_path)
     check_free(project_path)
+    _check_scheduler(scheduler)
     description = _read_description(folder)
     classes, ignore = _classes(description, folder)
     cases = plan_cases(folder, description, labelled, validation, ignore)
@@ -127,8 +130,34 @@ def _in_parallel(convert: Callable[[Case], str], cases: Sequence[Case], schedule
         return list(compute(*tasks, scheduler=scheduler))
     from distributed import Client
 
-    with Client(scheduler) as client:
+    try:
+        client = Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no answer ({error})", "a Dask scheduler listens at the address", "Start it first", scheduler
+        ) from error
+    with client:
         return list(client.gather(client.compute(tasks)))
+
+
+def _check_scheduler(scheduler: str | None) -> None:
+    """Refuse what Dask does not know, and an address that nothing here could speak to, before anything is read."""
+    from dask.base import named_schedulers
+
+    if scheduler is None or scheduler in named_schedulers:
+        return
+    if "://" not in scheduler:
+        raise UsageError(
+            f"scheduler {scheduler!r}",
+            "it is threads, processes, or the address of a Dask scheduler, tcp://HOST:PORT",
+            "Choose one of them",
+        )
+    if find_spec("distributed") is None:
+        raise UsageError(
+            f"scheduler {scheduler}",
+            "an address takes the package distributed, which is not installed",
+            "pip install 'napari-crln[cluster]', or choose threads or processes",
+        )
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
