@@ -18,6 +18,7 @@ from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from napari_crln.durable import check_free, creating_folder
 from napari_crln.errors import InvalidIntensity, InvalidLabel, UnreadableFile, UsageError
@@ -28,6 +29,7 @@ from napari_crln.volume.incoming import store_incoming
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.manifest import VolumeEntry
+from napari_crln.volume.names import check_name, same_file
 from napari_crln.volume.project import Project
 
 #: Called after each case with (cases done, cases in all, name of the case).
@@ -102,7 +104,7 @@ def plan_cases(
 
 
 def _case(name: str, image: Path, label: Path | None, role: Role, ignore: int | None) -> Case:
-    return Case(name, image, label, role, "dense" if ignore is None else "sparse", ignore)
+    return Case(normalize("NFC", name), image, label, role, "dense" if ignore is None else "sparse", ignore)
 
 
 def _convert(project: Project, case: Case) -> str:
@@ -285,12 +287,12 @@ def _without_channel(image: Path) -> str:
 
 
 def _unique(cases: list[Case], folder: Path) -> list[Case]:
-    """Refuse a name that occurs twice, whatever its case."""
+    """Refuse a name that occurs twice, whatever its case, or is none for a volume: before anything is converted."""
     seen: set[str] = set()
     for case in cases:
-        if case.name.casefold() in seen:
+        if same_file(check_name(case.name)) in seen:
             raise UsageError(f"case {case.name} occurs twice", "case names are unique", "Rename one", folder)
-        seen.add(case.name.casefold())
+        seen.add(same_file(case.name))
     return cases
 
 
