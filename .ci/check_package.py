@@ -14,7 +14,17 @@ from pathlib import Path
 
 ROOT = Path(__file__).resolve().parent.parent
 NEEDED = ("napari_crln/napari.yaml", "napari_crln/py.typed", "napari_crln/presets/hippocampus.toml")
-IN_SDIST = ("napari.yaml", "tox.ini", "constraints.txt", "LICENSE", "CITATION.cff", "tests", "docs")
+IN_SDIST = (
+    "napari.yaml",
+    "tox.ini",
+    "constraints.txt",
+    "LICENSE",
+    "CITATION.cff",
+    "SECURITY.md",
+    ".ci",
+    "tests",
+    "docs",
+)
 
 
 def main(scratch: Path) -> None:

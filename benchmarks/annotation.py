@@ -27,7 +27,6 @@ from record import record
 
 from napari_crln.gui.annotation_saver import AnnotationSaver
 from napari_crln.volume import annotation
-from napari_crln.volume.annotate import Plane, complete_plane
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
@@ -86,14 +85,12 @@ def _saving(volume: Volume, count: int) -> dict[str, Any]:
         times.append(_seconds(saver.save))
         tidied.append(_seconds(lambda: settle(volume.path)))
     annotation.settle = settle
-    plane = _seconds(lambda: complete_plane(volume.path.parents[1], volume.name, Plane(0, 100)))
     saver.close()
     return {
         "made_ready_s": ready,
         "first_stroke_ms": round(1e3 * times[0], 1),
         "stroke_ms": _quantiles(times[1:]),
         "settling_ms": _quantiles(tidied[1:]),
-        "complete_slice_s": plane,
     }
 
 

@@ -21,8 +21,11 @@ from napari_crln.events import LabelsChanged, parse_command
 from napari_crln.gui import annotation_saver, shown_volumes
 from napari_crln.gui.layer_data import placement
 from napari_crln.gui.leftovers import take_away
+from napari_crln.gui.preview_feed import Frame, MapPicture
 from napari_crln.gui.run_view import Preview
+from napari_crln.gui.slice_visit import bring_into_sight
 from napari_crln.gui.tags import tag
+from napari_crln.previews import Quantisation
 from napari_crln.run.folder import RunFolder
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
@@ -202,6 +205,51 @@ def test_layers_of_volumes_that_were_not_shown_for_long_make_room(
     assert "mine" in desk.viewer.layers, "renamed: not taken away"
 
 
+def test_a_deleted_layer_comes_back_by_the_brush_and_by_a_click_on_its_volume(desk: Desk) -> None:
+    desk.viewer.layers.remove(desk.show(UNLABELLED))
+    desk.panel.annotate.paint.click()
+    desk.wait(lambda: desk.session.annotation.layer(UNLABELLED) is not None)
+    desk.wait(lambda: str(desk.session.annotation.layer(UNLABELLED).mode) == "paint")
+    desk.viewer.layers.remove(desk.session.volumes.layer("image"))
+    table = desk.panel.project.table
+    row = next(i for i in range(table.rowCount()) if table.item(i, 0).text() == UNLABELLED)
+    table.cellClicked.emit(row, 0)
+    desk.wait(lambda: desk.session.volumes.layer("image") is not None)
+
+
+def test_images_lie_beneath_live_layers_and_these_beneath_the_annotation(desk: Desk) -> None:
+    session = desk.session
+    desk.show(LABELLED)
+    grid = session.volumes.grids[LABELLED]
+    maps = {"prediction": MapPicture(np.ones(grid.shape, np.uint8), Quantisation())}
+    session.live.show(
+        Frame(LABELLED, 1, 1, grid.shape, maps), grid, session.model.snapshot.project.classes, frozenset(maps)
+    )
+    live = session.live.layer("prediction")
+    order = list(desk.viewer.layers)
+    assert order.index(live) < order.index(session.annotation.layer(LABELLED))
+    annotation = desk.show(UNLABELLED)
+    order = list(desk.viewer.layers)
+    image = session.volumes.layer("image")
+    assert order.index(image) < order.index(live) < order.index(annotation)
+
+
+def test_a_volume_that_lies_elsewhere_is_brought_into_sight(desk: Desk) -> None:
+    desk.show(LABELLED)
+    desk.viewer.dims.set_current_step(0, 11)
+    shape = desk.session.volumes.grids[UNLABELLED].shape
+    image = desk.show(UNLABELLED) and desk.volumes_image()
+    assert desk.session.volumes.position() == (0, 11), "the same place: slice and view stay"
+    far = np.eye(4)
+    far[:3, 3] = (-900.0, -60.0, 40.0)
+    image.affine = far @ np.asarray(image.affine.affine_matrix)
+    bring_into_sight(desk.viewer, image, shape)
+    assert desk.session.volumes.position() == (0, shape[0] // 2)
+    centre = np.array(desk.viewer.scene.camera.center)[-2:]
+    middle = np.asarray(image.data_to_world([(size - 1) / 2 for size in shape]))[-2:]
+    np.testing.assert_allclose(centre, middle, atol=1.0)
+
+
 def test_a_deleted_layer_is_saved_and_comes_back(desk: Desk) -> None:
     layer = desk.show(UNLABELLED)
     desk.stroke(layer, 5)
@@ -243,6 +291,8 @@ def test_correcting_begins_with_the_prediction_of_that_slice(desk: Desk) -> None
     desk.saved()
     np.testing.assert_array_equal(desk.volume().read_annotation(), layer.data)
     assert desk.volume().coverage == "sparse"
+    said = desk.panel.annotate.saving.text()
+    assert "slice 5 began as the stored prediction" in said
     layer.undo()
     np.testing.assert_array_equal(layer.data[5], prediction[5] + 1)
     layer.undo()

@@ -220,3 +220,27 @@ def test_anchors_are_seen_in_their_slice_and_in_no_other(viewer: Any, live: Live
         for index, count in ((0, 1), (1, 0), (2, 2)):
             viewer.dims.set_current_step(0, index)
             assert len(live.layer("anchors")._view_data) == count
+
+
+def test_the_status_bar_outlives_a_napari_without_the_direction_of_view(
+    viewer: Any, live: LiveLayers
+) -> None:
+    """Its name is private to napari: without it 3D tells nothing, and 2D goes on."""
+    _show(live, {"prediction": 1})
+    viewer.dims.set_point(0, PLACE[0])
+    cursor = SimpleNamespace(position=PLACE)
+    for displayed, told in (((1, 2), "prediction: body"), ((0, 1, 2), "")):
+        stranger = SimpleNamespace(
+            cursor=cursor,
+            dims=SimpleNamespace(
+                displayed=displayed, ndisplay=len(displayed), ndim=3, events=viewer.dims.events
+            ),
+            layers=list(viewer.layers),
+            events=viewer.events,
+        )
+        hover = Hover(stranger)
+        assert told in hover.told()
+        assert bool(hover.told()) is bool(told)
+        hover.close()
+        ViewDirection(stranger).close()
+    assert not hasattr(cursor, "_view_direction")

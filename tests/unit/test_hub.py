@@ -70,6 +70,22 @@ def test_the_description_tells_whom_it_is_for_how_to_install_and_what_it_does_no
     assert extra[1] in project["optional-dependencies"]
 
 
+def test_the_description_sends_nobody_to_a_tracker_that_has_no_address(project: dict[str, Any]) -> None:
+    trackers = [
+        url for name, url in project["urls"].items() if re.search("issue|bug|track", name, re.IGNORECASE)
+    ]
+    text = DESCRIPTION.read_text("utf-8")
+    assert all(url in text for url in trackers)
+    assert trackers or "the issue tracker of" not in text
+
+
+def test_the_sdist_holds_what_tests_and_pages_lead_to() -> None:
+    values = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))
+    packed = set(values["tool"]["hatch"]["build"]["targets"]["sdist"]["only-include"])
+    assert {path.name for path in ROOT.glob("*.md")} <= packed
+    assert {".ci", ".napari-hub", "tests", "docs", "tox.ini", "constraints.txt"} <= packed
+
+
 def test_the_description_names_every_kind_of_contribution(manifest: dict[str, Any]) -> None:
     told = {"readers": "Opens", "writers": "Saves", "sample_data": "Sample data", "menus": "Layers › Segment",
             "widgets": manifest["contributions"]["widgets"][0]["display_name"]}  # fmt: skip

@@ -45,6 +45,7 @@ def init(
 
 
 def import_(
+    context: typer.Context,
     source: Annotated[Path, typer.Argument(help="Decathlon or nnU-Net folder, or a NIfTI image.")],
     project: ProjectPath,
     labelled: Annotated[
@@ -55,7 +56,8 @@ def import_(
     ] = 0,
     normalisation: Normalise = None,
     scheduler: Annotated[
-        str | None, typer.Option(help="Folder: Dask scheduler: threads, processes, or an address.")
+        str | None,
+        typer.Option(help="Folder: Dask scheduler: threads, processes, or an address (extra cluster)."),
     ] = None,
     role: Annotated[RoleName | None, typer.Option(help="File: its role; default by --label.")] = None,
     label: Annotated[Path | None, typer.Option(help="File: its label, NIfTI on the same grid.")] = None,
@@ -70,12 +72,14 @@ def import_(
 ) -> None:
     """Import a folder of cases as a new project, or one NIfTI image into an existing project."""
     if source.is_dir():
-        _refuse({"--role": role, "--label": label, "--ignore": ignore, "--name": name}, source, "a folder")
+        _refuse(context, ("role", "label", "coverage", "ignore", "name"), source, "a folder")
         made = _import_folder(
             source, project, _counted(labelled), validation, normalisation, scheduler, as_json
         )
         return _report(made, as_json)
-    _refuse({"--labelled": labelled, "--validation": validation or None}, source, "a file")
+    _refuse(context, ("labelled", "validation", "normalisation", "scheduler"), source, "a file")
+    if label is None:
+        _refuse(context, ("coverage", "ignore"), source, "a file without --label")
     from napari_crln.volume.imports import import_nifti
     from napari_crln.volume.project import Project
 
@@ -118,8 +122,10 @@ def _counted(labelled: int | None) -> int:
     return labelled
 
 
-def _refuse(options: dict[str, object], source: Path, kind: str) -> None:
-    given = [name for name, value in options.items() if value is not None]
+def _refuse(context: typer.Context, names: Sequence[str], source: Path, kind: str) -> None:
+    """Refuse options that were given, be it with their default, and would be ignored."""
+    sources = {name: context.get_parameter_source(name) for name in names}
+    given = [f"--{name}" for name, how in sources.items() if how is not None and how.name != "DEFAULT"]
     if given:
         raise UsageError(
             f"{', '.join(given)} given", f"such options do not apply to {kind}", "Leave them out", source

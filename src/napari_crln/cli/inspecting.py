@@ -10,12 +10,16 @@ import typer
 
 from napari_crln.cli.console import print_json, print_table, progress_bar, say
 from napari_crln.cli.options import AsJson
-from napari_crln.errors import CorruptData, CrlnError, UsageError, VolumeError
+from napari_crln.errors import CorruptData, CrlnError, UsageError
 
 if TYPE_CHECKING:
     from napari_crln.run.folder import RunFolder
     from napari_crln.volume.project import Project
     from napari_crln.volume.stored import Volume
+
+
+#: What is told of a volume that is sound.
+_CONTENT = ("shape", "spacing", "dtype", "annotation", "revision", "prediction")
 
 
 def inspect(
@@ -60,9 +64,11 @@ def _inspect_project(path: Path, verify: bool, as_json: bool) -> None:
         print_json(document)
     else:
         _print_project(document)
-    if faults:
+    damaged = [v["damaged"] for v in document["volumes"] if v["damaged"]]
+    if faults or damaged:
+        what, first = ("stored arrays", faults) if faults else ("volumes", damaged)
         raise CorruptData(
-            f"{len(faults)} stored arrays are damaged, the first: {faults[0]}",
+            f"{len(first)} {what} are damaged, the first: {first[0]}",
             "stored bytes never change",
             "Restore them from a copy, or import the volumes again",
             path,
@@ -70,17 +76,18 @@ def _inspect_project(path: Path, verify: bool, as_json: bool) -> None:
 
 
 def _describe_volume(volume: Volume) -> dict[str, Any]:
+    """What a volume holds; of a damaged one why it cannot be told, for the others are to be listed all the same."""
+    try:
+        return {"name": volume.name, "role": volume.role, "damaged": None, **_content(volume)}
+    except (CrlnError, OSError) as error:
+        return {"name": volume.name, "role": volume.role, "damaged": str(error), **dict.fromkeys(_CONTENT)}
+
+
+def _content(volume: Volume) -> dict[str, Any]:
     predicted = volume.prediction_attributes if volume.has_prediction else None
-    return {
-        "name": volume.name,
-        "role": volume.role,
-        "shape": list(volume.grid.shape),
-        "spacing": [round(mm, 6) for mm in volume.grid.spacing],
-        "dtype": str(volume.image.dtype),
-        "annotation": volume.coverage,
-        "revision": volume.revision,
-        "prediction": predicted,
-    }
+    shape, spacing = list(volume.grid.shape), [round(mm, 6) for mm in volume.grid.spacing]
+    values = (shape, spacing, str(volume.image.dtype), volume.coverage, volume.revision, predicted)
+    return dict(zip(_CONTENT, values, strict=True))
 
 
 def _describe_run(run: RunFolder) -> dict[str, Any]:
@@ -101,21 +108,11 @@ def _print_project(document: dict[str, Any]) -> None:
     say(f"{document['project']}: classes {names}; normalisation {document['normalisation']}")
     print_table(
         ("volume", "role", "shape D H W", "spacing mm", "type", "annotation", "prediction"),
-        [
-            (
-                v["name"],
-                v["role"],
-                " × ".join(map(str, v["shape"])),
-                " × ".join(f"{mm:g}" for mm in v["spacing"]),
-                v["dtype"],
-                f"{v['annotation']}, revision {v['revision']}" if v["annotation"] else "–",
-                f"{v['prediction'].get('run', '?')} at {v['prediction'].get('step', '?')}"
-                if v["prediction"]
-                else "–",
-            )
-            for v in document["volumes"]
-        ],
+        [_volume_row(v) for v in document["volumes"]],
     )
+    for volume in document["volumes"]:
+        if volume["damaged"]:
+            say(f"damaged: {volume['damaged']}")
     if document["runs"]:
         print_table(
             ("run", "method", "state", "iteration", "best Dice %"),
@@ -134,6 +131,21 @@ def _print_project(document: dict[str, Any]) -> None:
         for fault in document["faults"]:
             say(f"damaged: {fault}")
         say("every stored array is sound" if not document["faults"] else "")
+
+
+def _volume_row(volume: dict[str, Any]) -> tuple[str, ...]:
+    if volume["damaged"]:
+        return volume["name"], volume["role"], "damaged", *["–"] * 4
+    made = volume["prediction"]
+    return (
+        volume["name"],
+        volume["role"],
+        " × ".join(map(str, volume["shape"])),
+        " × ".join(f"{mm:g}" for mm in volume["spacing"]),
+        volume["dtype"],
+        f"{volume['annotation']}, revision {volume['revision']}" if volume["annotation"] else "–",
+        f"{made.get('run', '?')} at {made.get('step', '?')}" if made else "–",
+    )
 
 
 def _verify(project: Project, quiet: bool) -> list[str]:
@@ -159,7 +171,7 @@ def _misfits(project: Project) -> list[str]:
         try:
             if volume.coverage is not None:
                 volume.read_targets()
-        except (CorruptData, VolumeError) as error:
+        except CrlnError as error:
             faults.append(str(error))
     return faults
 

@@ -13,14 +13,6 @@ _BAND = 32  # planes read together
 _MOST = 0.5  # of a slice, across another axis than the one that is annotated
 
 
-def annotation_axis(target: TargetDHW | None) -> int:
-    """The axis across which slices are either annotated or not; 0 where that says nothing.
-
-    Planes across one axis leave all of its slices full or empty, and cut those of the other axes alike.
-    """
-    return 0 if target is None else _most_decided(_covered_shares(target))
-
-
 def annotated_slices(
     target: TargetDHW | None, shape: ShapeDHW, axes: Sequence[int] | None = None
 ) -> dict[int, NDArray[np.bool_]]:
@@ -52,4 +44,8 @@ def _covered_shares(target: TargetDHW) -> list[NDArray[np.float64]]:
 
 
 def _most_decided(shares: Sequence[NDArray[np.float64]]) -> int:
+    """The axis across which slices are either annotated or not; 0 where that says nothing.
+
+    Planes across one axis leave all of its slices full or empty, and cut those of the other axes alike.
+    """
     return int(np.argmax([each.var() for each in shares]))

@@ -34,8 +34,6 @@ from napari_crln.types import SpacingDHW
 #: Voxels of one class, (D, H, W).
 MaskDHW: TypeAlias = NDArray[np.bool_]
 
-_VOXELS: SpacingDHW = (1.0, 1.0, 1.0)
-
 
 def dice(prediction: MaskDHW, truth: MaskDHW) -> float | None:
     """2 |P ∩ T| / (|P| + |T|), 0-1; None where both are empty."""
@@ -78,16 +76,6 @@ class SurfaceDistances:
         return float(np.hstack([self.to_truth, self.to_prediction]).mean())
 
 
-def surface_distances(
-    prediction: MaskDHW, truth: MaskDHW, spacing: SpacingDHW = _VOXELS
-) -> SurfaceDistances | None:
-    """Both directed sets; `spacing` is the voxel's size along D, H, W, by default one. None if either is empty."""
-    ends = borders(prediction), borders(truth)
-    if not all(len(points) for points in ends):
-        return None
-    return distances_between(*ends, spacing)
-
-
 def borders(mask: MaskDHW) -> NDArray[np.intp]:
     """Indices (n, 3) of the border voxels of an object."""
     box = _bounding_box(mask)
@@ -101,7 +89,7 @@ def borders(mask: MaskDHW) -> NDArray[np.intp]:
 def distances_between(
     prediction_N3: NDArray[np.intp], truth_N3: NDArray[np.intp], spacing: SpacingDHW
 ) -> SurfaceDistances:
-    """Distances between two non-empty sets of border voxels."""
+    """Distances between two non-empty sets of border voxels; `spacing` is the voxel's size along D, H, W."""
     scaled = prediction_N3 * np.asarray(spacing), truth_N3 * np.asarray(spacing)
     to_truth, to_prediction = KDTree(scaled[1]).query(scaled[0])[0], KDTree(scaled[0]).query(scaled[1])[0]
     return SurfaceDistances(to_truth, to_prediction)

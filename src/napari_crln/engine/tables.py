@@ -29,13 +29,6 @@ def case_rows(evaluation: Evaluation) -> Rows:
     ]
 
 
-def summary_rows(evaluation: Evaluation) -> Rows:
-    """A row for each class and one overall, cells `median [minimum–maximum], mean ± deviation`, and the empties."""
-    header = ["class", *_HEADINGS.values(), "cases", "empty predictions", "empty truths"]
-    summaries = {**evaluation.per_class, "all": evaluation.overall}
-    return [header, *(_summary_row(name, summary) for name, summary in summaries.items())]
-
-
 def long_rows(evaluation: Evaluation) -> Rows:
     """A row for each class and metric, and overall: for a terminal's width."""
     summaries = {**evaluation.per_class, "all": evaluation.overall}
@@ -60,19 +53,6 @@ def _case_row(case: CaseScores, name: str, scores: Scores) -> list[str]:
     cells = [_number(getattr(scores, metric), metric) for metric in METRICS]
     truth = NOTHING if scores.truth_ml is None else f"{scores.truth_ml:.2f}"
     return [case.name, name, *cells, f"{scores.prediction_ml:.2f}", truth]
-
-
-def _summary_row(name: str, summary: Summary) -> list[str]:
-    cells = [_statistics(summary, metric) for metric in METRICS]
-    return [name, *cells, str(summary.cases), str(summary.empty_predictions), str(summary.empty_truths)]
-
-
-def _statistics(summary: Summary, metric: Metric) -> str:
-    found = summary.statistics.get(metric)
-    if found is None:
-        return NOTHING
-    median, low, high, mean, deviation = _numbers(found, metric)
-    return f"{median} [{low}–{high}], {mean} ± {deviation}"
 
 
 def _numbers(found: Statistics, metric: Metric) -> list[str]:

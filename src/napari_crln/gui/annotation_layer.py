@@ -39,7 +39,7 @@ class AnnotationLayers:
     viewer : napari's
     annotator : saves what is painted
     plane : the slice that the viewer shows of the shown volume; None in 3D
-    belief : class indices (D, H, W) that a slice may begin with when it is corrected; None: there are none
+    belief : class indices (D, H, W) that a slice may begin with when it is corrected, and what they are; None: there are none
     """
 
     def __init__(
@@ -47,7 +47,7 @@ class AnnotationLayers:
         viewer: Any,
         annotator: Annotator,
         plane: Callable[[], Plane | None],
-        belief: Callable[[Plane], Any],
+        belief: Callable[[Plane], tuple[Any, str] | None],
     ) -> None:
         self._viewer, self._annotator = viewer, annotator
         self._plane, self._belief = plane, belief
@@ -134,11 +134,15 @@ class AnnotationLayers:
         layer, plane = self._layers.get(self._shown), self._plane()
         if layer is None or plane is None:
             return
-        labels = self._belief(plane)
-        if labels is None:
+        belief = self._belief(plane)
+        if belief is None:
             self.remark("There is no pseudo-label or prediction of this slice yet: it begins empty.")
-        else:
-            self._fill(layer, from_labels(layer.data, labels, plane))
+            return
+        labels, source = belief
+        filling = from_labels(layer.data, labels, plane)
+        if filling.indices[0].size:
+            self._annotator.say_begun(f"What was empty of slice {plane.index} began as {source}.")
+        self._fill(layer, filling)
 
     def _fill(self, layer: Any, filling: Filling) -> None:
         if filling.indices[0].size:

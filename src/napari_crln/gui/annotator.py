@@ -47,6 +47,10 @@ class Annotator:
         """Begin each slice that is painted on as the pseudo-label that is shown."""
         self._set(correcting=on, on=True if on else self._view.on)
 
+    def say_begun(self, text: str) -> None:
+        """What a slice that is corrected began as: it may be an old map."""
+        self._set(begun=text)
+
     # --- what is painted
 
     def begin(
@@ -130,13 +134,14 @@ class Annotator:
         if volume != self._model.snapshot.shown:
             return
         state = self.state(volume)
+        begun = self._view.begun if volume == self._view.volume else ""
         if state is None:
-            self._set(volume=volume, revision=0, saving="none", error="")
+            self._set(volume=volume, revision=0, saving="none", error="", begun=begun)
             return
         saving: Literal["none", "pending", "saved"] = "pending" if state.pending else "saved"
         if state.revision == 0 and not state.pending:
             saving = "none"
-        self._set(volume=volume, revision=state.revision, saving=saving, error=state.error)
+        self._set(volume=volume, revision=state.revision, saving=saving, error=state.error, begun=begun)
 
     def _tell_run(self, volume: str, revision: int) -> None:
         run = self._model.snapshot.run

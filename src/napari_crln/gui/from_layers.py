@@ -27,7 +27,7 @@ from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, AnyPath, Coverage
 from napari_crln.volume.incoming import Incoming
 from napari_crln.volume.intensity import DEFAULT_KIND, Kind
 from napari_crln.volume.labels import ClassTable
-from napari_crln.volume.names import plain_name
+from napari_crln.volume.names import numbered, plain_name, same_file
 from napari_crln.volume.project import Project
 from napari_crln.volume.source import Source
 
@@ -148,9 +148,9 @@ def _unique(names: Sequence[str]) -> list[str]:
     unique: list[str] = []
     for name in names:
         number, free = 1, name
-        while free.casefold() in {taken.casefold() for taken in unique}:
+        while same_file(free) in {same_file(taken) for taken in unique}:
             number += 1
-            free = f"{name[:120]}-{number}"
+            free = numbered(name, number)
         unique.append(free)
     return unique
 

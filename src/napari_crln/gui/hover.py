@@ -14,6 +14,7 @@ from napari.layers import Image, Labels, Points
 
 from napari_crln.gui.label_look import value_names
 from napari_crln.gui.tags import tag_of
+from napari_crln.gui.view_direction import direction_of_view
 from napari_crln.gui.viewer_layers import own
 from napari_crln.previews import Quantisation
 
@@ -56,7 +57,7 @@ class Hover:
 
     def _value(self, layer: Any) -> Any:
         viewer = self._viewer
-        direction, displayed = viewer.cursor._view_direction, list(viewer.dims.displayed)
+        direction, displayed = direction_of_view(viewer), list(viewer.dims.displayed)
         if len(displayed) == 3 and (direction is None or isinstance(layer, Image)):
             return None  # an image in 3D is a projection: no voxel is under the mouse
         value = layer.get_value(

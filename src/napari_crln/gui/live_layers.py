@@ -24,12 +24,14 @@ from napari_crln.gui.live_looks import image_layer, labels_layer, points_layer, 
 from napari_crln.gui.live_maps import BY_KEY, LiveMap
 from napari_crln.gui.preview_feed import Frame, blank
 from napari_crln.gui.tags import tag
-from napari_crln.gui.viewer_layers import own
+from napari_crln.gui.viewer_layers import add_beneath, own
 from napari_crln.previews import PER_CLASS
 from napari_crln.types import ShapeDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
 
+#: What lies over the live layers: what one paints has to be seen.
+_ABOVE = frozenset({"annotation"})
 #: Voxels along an axis, in 3D.
 MOST_IN_3D = 128
 
@@ -207,7 +209,7 @@ class LiveLayers:
     def _add(self, key: str, live: _Live) -> None:
         layer = live.layer
         with self._same_selection():
-            self._viewer.add_layer(layer)
+            add_beneath(self._viewer, layer, _ABOVE)
         self._live[key] = live
         self._hear(live, layer.events.visible, self._on_visible)
         if isinstance(layer, Labels):

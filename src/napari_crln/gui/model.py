@@ -105,6 +105,7 @@ class AnnotationView:
     volume : whose; "" if none
     revision : that is saved; 0 if none
     error : why it cannot be saved
+    begun : what the slice that was corrected last began as
     """
 
     on: bool = True
@@ -113,6 +114,7 @@ class AnnotationView:
     revision: int = 0
     saving: Literal["none", "pending", "saved"] = "none"
     error: str = ""
+    begun: str = ""
 
 
 @dataclass(frozen=True)

@@ -6,6 +6,7 @@ first, as volumes of a project are; what rotation remains is in our own attribut
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,7 +20,7 @@ from napari_crln.gui.layer_geometry import PlacedArray, State, millimetres_a_uni
 from napari_crln.gui.tags import KEY
 from napari_crln.volume import ome, pyramid, store
 from napari_crln.volume.checks import check_same_grid
-from napari_crln.volume.names import plain_name
+from napari_crln.volume.names import plain_name, same_file
 
 #: Labels with more values than this are instances: their colours are not written out.
 _MOST_COLOURS = 256
@@ -102,7 +103,8 @@ def _image_label(voxels: Any, state: State) -> dict[str, Any]:
 
 def _names(layers: Sequence[Saved]) -> list[str]:
     names = [plain_name(layer.name) for layer in layers]
-    double = next((name for name in names if names.count(name) > 1), None)
+    counts = Counter(same_file(name) for name in names)
+    double = next((name for name in names if counts[same_file(name)] > 1), None)
     if double is not None:
         raise InvalidLabel(
             f"two labels layers named {double!r}", "labels of an image have different names", "Rename one"

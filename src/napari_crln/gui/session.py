@@ -74,7 +74,8 @@ class Session:
         self.suggestions = SuggestionFeed(self.model, self.bridge)
         self.suggester = SliceSuggester(self.model, self.bridge, start_process)
         #: Selects the layer that a volume is annotated on, with the brush ready.
-        self.ready_to_paint: Callable[[str], object] = self.annotation.ready
+        self.ready_to_paint: Callable[[str], object] = self._ready
+        self._to_paint = ""
         self.opened = OpenedLayers(viewer, self._opened_elsewhere)
         self._going: Place | None = None
         self._closed = False
@@ -139,7 +140,7 @@ class Session:
         self._want()
 
     def _load(self, now: Snapshot) -> None:
-        if now.project is not None:
+        if now.project is not None and now.shown:
             read = partial(read_volume, now.project.path, now.shown)
             self.bridge.run(read, partial(self._loaded, now), self._failed)
 
@@ -158,8 +159,21 @@ class Session:
             self.annotator.touch(data.name)
         self.live.on_volume(data.name, data.grid)
         self._arrive()
+        if self._to_paint == data.name:
+            self.annotation.ready(data.name)
+        self._to_paint = ""
         self.feed.forget()
         self._want()
+
+    def _ready(self, volume: str) -> None:
+        """Select the layer that a volume is annotated on, with the brush ready; made again if the user has deleted it."""
+        if not self.annotation.ready(volume) and volume:
+            self._to_paint = volume
+            self._load(self.model.snapshot)
+
+    def show_again(self) -> None:
+        """Bring back what the user has deleted of the shown volume."""
+        self._load(self.model.snapshot)
 
     def _forget(self, volume: str) -> None:
         self.annotation.forget(volume)
@@ -219,8 +233,8 @@ class Session:
         position = self.volumes.position()
         return None if position is None else Plane(*position)
 
-    def _belief(self, plane: Plane) -> Any:
-        """What the user sees of the network's labels of a slice: a live map that has all of it, else the prediction."""
+    def _belief(self, plane: Plane) -> tuple[Any, str] | None:
+        """What the user sees of the network's labels of a slice, and its name: a live map that has all of it, else the prediction."""
         shape = self.volumes.grids[self.volumes.shown].shape
         for key in CORRECTABLE:
             layer = self.live.layer(key)
@@ -230,9 +244,9 @@ class Session:
                 and layer.data.shape == shape
                 and self._shows(layer, plane)
             ):
-                return layer.data
+                return layer.data, f"'{layer.name}' of iteration {tag_of(layer.metadata).get('step', 0)}"
         prediction = self.volumes.layer("prediction")
-        return None if prediction is None else prediction.data
+        return None if prediction is None else (prediction.data, "the stored prediction")
 
     def _shows(self, layer: Any, plane: Plane) -> bool:
         """Whether a live layer has all of a slice: by its generation's region, or a whole one that it lies over."""

@@ -21,12 +21,15 @@ from napari_crln.gui.layer_data import placement
 from napari_crln.gui.leftovers import leave
 from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
+from napari_crln.gui.slice_visit import bring_into_sight
 from napari_crln.gui.tags import tag
-from napari_crln.gui.viewer_layers import remove
+from napari_crln.gui.viewer_layers import add_beneath, remove
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
 
+#: What lies over the volumes.
+_ABOVE = frozenset({"preview", "annotation"})
 #: Bytes of images and labels, and number of volumes, that stay in the viewer; the shown volume and the one before it do in any case.
 MOST_BYTES, MOST = 1 << 30, 12
 
@@ -62,7 +65,6 @@ class ShownVolumes:
 
     def show(self, data: VolumeData, classes: tuple[LabelClass, ...]) -> None:
         """Make a volume the visible one; what was deleted of it comes back, what is hidden of the shown one stays so."""
-        first = not self._layers
         for name in list(self._layers):
             if name != data.name:
                 self._set_visible(name, False)
@@ -73,13 +75,14 @@ class ShownVolumes:
             self._ensure_labels(own, "labels", data.labels, data, classes)
         if data.prediction is not None:
             self._ensure_labels(own, "prediction", data.prediction, data, classes)
-        if data.name != self.shown:
+        other = data.name != self.shown
+        if other:
             self._set_visible(data.name, True)
         self.shown = data.name
         self._make_room()
-        if first:
-            self._viewer.reset_view()
-            self._viewer.dims.set_current_step(0, data.grid.shape[0] // 2)
+        image = self.layer("image")
+        if other and image is not None:
+            bring_into_sight(self._viewer, image, data.grid.shape)
 
     def _make_room(self) -> None:
         for name in self._too_many():
@@ -142,7 +145,7 @@ class ShownVolumes:
             return False
         own[kind] = make()
         own[kind].metadata.update(tag(kind, volume=name))
-        self._viewer.add_layer(own[kind])
+        add_beneath(self._viewer, own[kind], _ABOVE)
         self._made[own[kind]] = _place(own[kind])
         if kind != "image":
             own[kind].editable = False

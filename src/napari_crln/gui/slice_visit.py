@@ -22,6 +22,30 @@ def visit(viewer: Any, image: Any, shape: ShapeDHW, axis: int, index: int) -> No
     _fit(viewer, image)
 
 
+def bring_into_sight(viewer: Any, image: Any, shape: ShapeDHW) -> None:
+    """Go to the middle of a volume whose image layer is given, unless the viewer looks at it: slice and view stay then.
+
+    Volumes of a cohort may lie anywhere: scanners place each in coordinates of the patient.
+    """
+    seen = image.world_to_data(_looked_at(viewer))[-3:]
+    if all(-0.5 <= at <= size - 0.5 for at, size in zip(seen, shape, strict=True)):
+        return None
+    if viewer.dims.ndisplay == 3:
+        return _fit(viewer, image)
+    axis = viewer.dims.order[0] - (viewer.dims.ndim - 3)
+    axis = axis if axis in (0, 1, 2) else 0
+    return visit(viewer, image, shape, axis, shape[axis] // 2)
+
+
+def _looked_at(viewer: Any) -> list[float]:
+    """The point, in world coordinates, in the middle of the canvas."""
+    point = list(viewer.dims.point)
+    shown = viewer.dims.displayed
+    for axis, value in zip(shown, getattr(viewer, "scene", viewer).camera.center[-len(shown) :], strict=True):
+        point[axis] = float(value)
+    return point[-3:]
+
+
 def _fit(viewer: Any, image: Any) -> None:
     """Zoom to one layer; to all of them where napari cannot tell them apart (before 0.6.5)."""
     try:

@@ -12,6 +12,14 @@ from typing import Any
 
 from napari_crln.gui.viewer_layers import own
 
+#: Private to napari: may be gone with any release.
+_KEPT = "_view_direction"
+
+
+def direction_of_view(viewer: Any) -> Any:
+    """What napari keeps with the mouse's position: None in 2D, before the mouse has moved, and where napari has no such name."""
+    return getattr(viewer.cursor, _KEPT, None)
+
 
 class ViewDirection:
     """Keeps a viewer's direction of view known; until closed."""
@@ -34,6 +42,6 @@ class ViewDirection:
     def _look(self, _event: Any = None) -> None:
         viewer = self._viewer
         cursor, dims = viewer.cursor, viewer.dims
-        if dims.ndisplay == 3 and getattr(cursor, "_view_direction", 0) is None:
+        if dims.ndisplay == 3 and hasattr(cursor, _KEPT) and direction_of_view(viewer) is None:
             camera = getattr(viewer, "scene", viewer).camera  # `viewer.camera` before napari 0.9
-            cursor._view_direction = camera.calculate_nd_view_direction(dims.ndim, dims.displayed)
+            setattr(cursor, _KEPT, camera.calculate_nd_view_direction(dims.ndim, dims.displayed))

@@ -5,10 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from napari_crln.gui.tags import tag_of
+
 
 def own(layer: Any) -> Any:
     """A layer itself: napari hands plugins proxies, and a selection of proxies is not shown."""
     return getattr(layer, "__wrapped__", layer)
+
+
+def add_beneath(viewer: Any, layer: Any, contents: frozenset[str]) -> None:
+    """Add a layer beneath the lowest of those whose tag names one of these contents; on top if there is none."""
+    lowest = (i for i, each in enumerate(viewer.layers) if tag_of(each.metadata).get("content") in contents)
+    viewer.layers.insert(next(lowest, len(viewer.layers)), layer)
 
 
 def remove(viewer: Any, layers: Iterable[Any]) -> None:

@@ -18,7 +18,8 @@ from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError
 from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, LabelDHW
 from napari_crln.volume import store
 from napari_crln.volume.annotate import Plane, plane_of
-from napari_crln.volume.annotation import fill_annotation, read_record
+from napari_crln.volume.annotation import fill_annotation, read_record, roll_forward
+from napari_crln.volume.editing import writing
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
@@ -28,6 +29,7 @@ __all__ = [
     "accept_prediction",
     "keep_annotation",
     "kept_revisions",
+    "replace_annotation",
     "restore_annotation",
 ]
 
@@ -69,22 +71,44 @@ def accept_prediction(
     coverage: Coverage = "dense"
     if plane is not None:
         accepted, coverage = _with_plane(volume, accepted, plane)
-    kept = keep_annotation(volume)
-    return Accepted(volume.write_annotation(accepted, coverage, expected=revision), coverage, kept)
+    return replace_annotation(volume, accepted, coverage, expected=revision)
+
+
+def replace_annotation(
+    volume: Volume, values: AnnotationDHW, coverage: Coverage, expected: int | None = None
+) -> Accepted:
+    """Write an annotation in the place of another, which is copied to the history first; nobody saves in between.
+
+    Parameters
+    ----------
+    values : annotation values, (D, H, W)
+    expected : the revision that is replaced; none: whichever there is
+
+    Raises
+    ------
+    ProjectError
+        If another revision than the expected one is there, or another process is writing the annotation.
+    """
+    with writing(volume.path):
+        roll_forward(volume.path)  # else a killed writer's last stroke would count as a save in between
+        revision = volume.revision if expected is None else expected
+        kept = keep_annotation(volume)
+        return Accepted(volume.write_annotation(values, coverage, expected=revision), coverage, kept)
 
 
 def keep_annotation(volume: Volume) -> Path | None:
     """Copy a volume's annotation to its history; where it went, None if there is none."""
-    if not volume.has_annotation:
-        return None
-    annotation, coverage = volume.read_annotation(), volume.coverage or "dense"
-    target = volume.path / HISTORY / f"annotation-{volume.revision}"
-    if not target.exists():
-        with creating_folder(target) as folder:
-            fill_annotation(
-                folder, annotation, volume.grid, volume.classes, coverage, revision=volume.revision
-            )
-    return target
+    with writing(volume.path):  # values, coverage and revision of one state
+        roll_forward(volume.path)
+        if not volume.has_annotation:
+            return None
+        annotation, revision = volume.read_annotated()
+        coverage = volume.coverage or "dense"
+        target = volume.path / HISTORY / f"annotation-{revision}"
+        if not target.exists():
+            with creating_folder(target) as folder:
+                fill_annotation(folder, annotation, volume.grid, volume.classes, coverage, revision=revision)
+        return target
 
 
 def kept_revisions(volume: Volume) -> list[int]:
@@ -100,7 +124,7 @@ def restore_annotation(volume: Volume, revision: int) -> Accepted:
     Raises
     ------
     ProjectError
-        If the history has no such revision.
+        If the history has no such revision, or another process is writing the annotation.
     """
     if revision not in kept_revisions(volume):
         have = ", ".join(map(str, kept_revisions(volume))) or "none"
@@ -109,8 +133,7 @@ def restore_annotation(volume: Volume, revision: int) -> Accepted:
         )
     folder = volume.path / HISTORY / f"annotation-{revision}"
     coverage = read_record(folder).coverage
-    kept = keep_annotation(volume)
-    return Accepted(volume.write_annotation(store.read(folder / "0"), coverage), coverage, kept)
+    return replace_annotation(volume, store.read(folder / "0"), coverage)
 
 
 def _trainable(project: Project, name: str) -> Volume:

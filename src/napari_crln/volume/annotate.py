@@ -1,4 +1,4 @@
-"""Annotating a project's volumes by hand: strokes, complete slices, and the roles that follow from them.
+"""Annotating a project's volumes by hand: strokes, and the roles that follow from them.
 
 A volume that gains its first annotated voxel becomes labelled, and one that loses its last becomes unlabelled again: the
 roles say what training may use. Validation and test volumes keep theirs whatever is painted on them.
@@ -14,9 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from napari_crln.errors import UsageError
-from napari_crln.types import NOT_ANNOTATED, AnnotationDHW, Coverage, Role, ShapeDHW
+from napari_crln.types import AnnotationDHW, Coverage, Role, ShapeDHW
 from napari_crln.volume import blank
-from napari_crln.volume.annotation import Box
 from napari_crln.volume.editing import writing
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
@@ -61,25 +60,6 @@ def save_region(
         blank.adopt(volume)
         revision = volume.write_annotation_region(start, values, where, tidy=tidy)
     return Saved(revision, volume.coverage or "sparse", _follow(project, volume), volume.annotated)
-
-
-def complete_plane(project_path: Path, name: str, plane: Plane) -> Saved:
-    """Say that a slice is annotated completely: whatever is not annotated in it is background.
-
-    Raises
-    ------
-    UsageError
-        If the slice lies outside the volume.
-    ProjectError
-        If there is no such volume, or another process writes its annotation.
-    """
-    volume = Project.open(project_path).volume(name)
-    start, shape = plane_of(plane, volume.grid.shape, volume.name)
-    values = np.full(shape, BACKGROUND, volume.classes.index_dtype)
-    box: Box = tuple((s, s + n) for s, n in zip(start, shape, strict=True))  # type: ignore[assignment]
-    with writing(volume.path):
-        where = volume.read_annotation(box) == NOT_ANNOTATED if volume.has_annotation else None
-        return save_region(project_path, name, start, values, where)
 
 
 def plane_of(plane: Plane, shape: ShapeDHW, where: str = "") -> tuple[ShapeDHW, ShapeDHW]:

@@ -156,7 +156,7 @@ def write(place: Place, values: AnnotationDHW, coverage: Coverage, expected: int
     volume = place.volume
     check_annotation(values, place.grid, place.classes, volume.stem)
     with writing(volume):
-        _roll_forward(volume)
+        roll_forward(volume)
         revision = _revision(volume)
         if expected is not None and revision != expected:
             raise ProjectError(
@@ -193,7 +193,7 @@ def write_region(
     """
     check_region(start, values, place.grid, place.classes, place.volume.stem)
     with writing(place.volume), space_for(place.volume):
-        _roll_forward(place.volume)
+        roll_forward(place.volume)
         if not folder_of(place.volume).exists():
             empty = np.zeros(place.grid.shape, place.classes.index_dtype)
             return _rewritten(place, empty, start, values, where)
@@ -263,7 +263,7 @@ def _finish_for_the_dead(volume: Path) -> None:
     if editor(volume) is None and journal.revisions(_journal(volume)):
         try:
             with writing(volume):
-                _roll_forward(volume)
+                roll_forward(volume)
         except CorruptData:
             raise
         except ProjectError:
@@ -275,7 +275,7 @@ def _settle(volume: Path) -> None:
         journal.settle(_journal(volume), folder_of(volume), revision)
 
 
-def _roll_forward(volume: Path) -> None:
+def roll_forward(volume: Path) -> None:
     """Put into place what journals hold of writers that were killed; the caller holds the annotation."""
     folder_of(volume)  # no link
     recover(volume / "labels" / "annotation")

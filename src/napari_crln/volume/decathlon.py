@@ -15,8 +15,10 @@ import json
 import re
 from collections.abc import Callable, Sequence
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
+from unicodedata import normalize
 
 from napari_crln.durable import check_free, creating_folder
 from napari_crln.errors import InvalidIntensity, InvalidLabel, UnreadableFile, UsageError
@@ -27,6 +29,7 @@ from napari_crln.volume.incoming import store_incoming
 from napari_crln.volume.intensity import DEFAULT_KIND, Kind
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.manifest import VolumeEntry
+from napari_crln.volume.names import check_name, same_file
 from napari_crln.volume.project import Project
 
 #: Called after each case with (cases done, cases in all, name of the case).
@@ -56,7 +59,8 @@ def import_decathlon(
     labelled : training cases, from the first, whose labels are taken for training
     validation : training cases, from the last, held out with their labels
     progress : called after each case
-    scheduler : a Dask scheduler ("threads", "processes", or a distributed address); none: one after another
+    scheduler : a Dask scheduler ("threads", "processes", or an address, which takes the extra `cluster`); none: one
+        after another
 
     Raises
     ------
@@ -65,6 +69,7 @@ def import_decathlon(
     """
     folder, project_path = Path(folder), Path(project_path)
     check_free(project_path)
+    _check_scheduler(scheduler)
     description = _read_description(folder)
     classes, ignore = _classes(description, folder)
     cases = plan_cases(folder, description, labelled, validation, ignore)
@@ -99,7 +104,7 @@ def plan_cases(
 
 
 def _case(name: str, image: Path, label: Path | None, role: Role, ignore: int | None) -> Case:
-    return Case(name, image, label, role, "dense" if ignore is None else "sparse", ignore)
+    return Case(normalize("NFC", name), image, label, role, "dense" if ignore is None else "sparse", ignore)
 
 
 def _convert(project: Project, case: Case) -> str:
@@ -127,8 +132,34 @@ def _in_parallel(convert: Callable[[Case], str], cases: Sequence[Case], schedule
         return list(compute(*tasks, scheduler=scheduler))
     from distributed import Client
 
-    with Client(scheduler) as client:
+    try:
+        client = Client(scheduler)
+    except (OSError, ValueError) as error:
+        raise UsageError(
+            f"no answer ({error})", "a Dask scheduler listens at the address", "Start it first", scheduler
+        ) from error
+    with client:
         return list(client.gather(client.compute(tasks)))
+
+
+def _check_scheduler(scheduler: str | None) -> None:
+    """Refuse what Dask does not know, and an address that nothing here could speak to, before anything is read."""
+    from dask.base import named_schedulers
+
+    if scheduler is None or scheduler in named_schedulers:
+        return
+    if "://" not in scheduler:
+        raise UsageError(
+            f"scheduler {scheduler!r}",
+            "it is threads, processes, or the address of a Dask scheduler, tcp://HOST:PORT",
+            "Choose one of them",
+        )
+    if find_spec("distributed") is None:
+        raise UsageError(
+            f"scheduler {scheduler}",
+            "an address takes the package distributed, which is not installed",
+            "pip install 'napari-crln[cluster]', or choose threads or processes",
+        )
 
 
 def _read_description(folder: Path) -> dict[str, Any]:
@@ -256,12 +287,12 @@ def _without_channel(image: Path) -> str:
 
 
 def _unique(cases: list[Case], folder: Path) -> list[Case]:
-    """Refuse a name that occurs twice, whatever its case."""
+    """Refuse a name that occurs twice, whatever its case, or is none for a volume: before anything is converted."""
     seen: set[str] = set()
     for case in cases:
-        if case.name.casefold() in seen:
+        if same_file(check_name(case.name)) in seen:
             raise UsageError(f"case {case.name} occurs twice", "case names are unique", "Rename one", folder)
-        seen.add(case.name.casefold())
+        seen.add(same_file(case.name))
     return cases
 
 

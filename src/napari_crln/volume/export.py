@@ -15,6 +15,7 @@ import numpy as np
 from napari_crln.errors import ProjectError, UsageError
 from napari_crln.types import NOT_ANNOTATED
 from napari_crln.volume.labels import ClassTable, smallest_dtype
+from napari_crln.volume.names import same_file
 from napari_crln.volume.nifti import write_ids, write_labels
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
@@ -63,14 +64,15 @@ def nifti_files(volumes: Sequence[Volume], folder: Path, *, overwrite: bool = Fa
     Raises
     ------
     UsageError
-        If two volumes came from files of the same name, or a file exists and `overwrite` is off.
+        If two volumes came from files of the same name, whatever its case, or a file exists and `overwrite` is off.
     """
     files = {volume.name: folder / nifti_name(volume) for volume in volumes}
-    double = [path for path, count in Counter(files.values()).items() if count > 1]
+    counts = Counter(same_file(path.name) for path in files.values())
+    double = [path for path in files.values() if counts[same_file(path.name)] > 1]
     if double:
         raise UsageError(
             "two volumes came from files of this name",
-            "a result bears its source's file name",
+            "a result bears its source's file name, of which case does not tell two apart on every system",
             "Write them into two folders, volume by volume",
             double[0],
         )

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 from math import prod
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import zarr
-from zarr.abc.store import ByteRequest
 from zarr.codecs import BloscCodec, ZstdCodec
-from zarr.core.array_spec import ArraySpec
-from zarr.core.buffer import Buffer, BufferPrototype
 from zarr.registry import register_codec
 from zarr.storage import LocalStore
 
 from napari_crln.errors import CorruptData
+
+if TYPE_CHECKING:  # names without a promise: a release that moves them does no harm
+    from zarr.abc.store import ByteRequest
+    from zarr.core.array_spec import ArraySpec
+    from zarr.core.buffer import Buffer, BufferPrototype
 
 RESTORE = "Restore it from a copy, or import the volume again"
 _METADATA = "zarr.json"
@@ -53,6 +55,25 @@ class GuardedStore(LocalStore):
                 f"chunk {key} is missing", "every chunk of an array is stored", RESTORE, self.root
             )
         return found
+
+
+def require_hook(codec: type, hook: str = "_decode_single") -> None:
+    """See that zarr still decodes by a method that it promises nobody, and that the codecs here override.
+
+    Raises
+    ------
+    ImportError
+        If the codec does not define it: overridden in vain, it would let every bomb through.
+    """
+    if hook not in vars(codec):
+        raise ImportError(
+            f"zarr {zarr.__version__} has no {codec.__name__}.{hook}; chunks are guarded against decompression bombs "
+            "by it. Install a release that was tested: pip install 'zarr>=3.1.4,<3.2'"
+        )
+
+
+for _codec in (BloscCodec, ZstdCodec):
+    require_hook(_codec)
 
 
 class BoundedBlosc(BloscCodec):

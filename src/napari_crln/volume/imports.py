@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 from typing import NamedTuple
+from unicodedata import normalize
 
 import numpy as np
 
@@ -50,7 +51,7 @@ def import_nifti(
     """
     image_path = Path(image_path)
     label = None if label_path is None else Path(label_path)
-    case = Case(name or case_name(image_path), image_path, label, role, coverage, ignore)
+    case = Case(name or normalize("NFC", case_name(image_path)), image_path, label, role, coverage, ignore)
     project.refresh()
     project.check_new(case.name)
     return project.add_incoming(load_case(case, project.classes))

@@ -18,7 +18,7 @@ from napari_crln.small_file import read_small
 from napari_crln.types import Role
 from napari_crln.volume.intensity import Kind
 from napari_crln.volume.labels import ClassTable, LabelClass
-from napari_crln.volume.names import check_name
+from napari_crln.volume.names import check_no_path
 
 SCHEMA = 1
 FILE = "project.toml"
@@ -122,7 +122,7 @@ def _validated(values: dict[str, Any], path: Path) -> Manifest:
         first = error.errors()[0]
         field = ".".join(str(part) for part in first["loc"])
         raise _malformed(path, f"{field}: {first['msg']}") from error
-    names = [check_name(volume.name).casefold() for volume in manifest.volumes]
+    names = [check_no_path(volume.name).casefold() for volume in manifest.volumes]
     double = (
         next((name for name in names if names.count(name) > 1), None)
         if len(set(names)) < len(names)

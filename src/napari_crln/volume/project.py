@@ -23,7 +23,7 @@ from napari_crln.volume.incoming import Incoming, check_role, store_incoming
 from napari_crln.volume.intensity import DEFAULT_KIND, Kind, Scaling
 from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.manifest import ClassEntry, Manifest, VolumeEntry
-from napari_crln.volume.names import check_name
+from napari_crln.volume.names import check_name, check_no_path, same_file
 from napari_crln.volume.source import Source
 from napari_crln.volume.stored import Volume
 
@@ -183,12 +183,12 @@ class Project:
 
     def volume_path(self, name: str) -> Path:
         """Where a volume of that name is stored."""
-        return self.path / "volumes" / f"{check_name(name)}.zarr"
+        return self.path / "volumes" / f"{check_no_path(name)}.zarr"
 
     def check_new(self, name: str) -> None:
         """Refuse a name that is taken (on any file system) or no plain file name."""
         check_name(name)
-        if name.casefold() in {known.casefold() for known in self.volumes}:
+        if same_file(name) in {same_file(known) for known in self.volumes}:
             raise ProjectError(
                 f"volume {name!r} exists",
                 "names are unique, whatever their case",

@@ -17,8 +17,8 @@ from napari_crln.volume.accept import (
     Accepted,
     Plane,
     accept_prediction,
-    keep_annotation,
     kept_revisions,
+    replace_annotation,
     restore_annotation,
 )
 from napari_crln.volume.project import Project
@@ -91,9 +91,8 @@ def restore(project: Project, name: str, revision: int) -> Outcome:
             "Choose a revision of its history, or another volume",
             volume.path,
         )
-    kept = keep_annotation(volume)
     empty = np.full(volume.grid.shape, NOT_ANNOTATED, volume.classes.index_dtype)
-    return _followed(project, volume, Accepted(volume.write_annotation(empty, "sparse"), "sparse", kept))
+    return _followed(project, volume, replace_annotation(volume, empty, "sparse"))
 
 
 def restorable(volume: Volume) -> tuple[int, ...]:

@@ -24,7 +24,6 @@ from napari_crln.types import (
     Coverage,
     ImageDHW,
     LabelDHW,
-    NormalisedDHW,
     Role,
     ShapeDHW,
     TargetDHW,
@@ -94,10 +93,6 @@ class Volume:
         """The image's levels, finest first; nothing is read before they are sliced."""
         self._check_within("0")
         return store.open_levels(self.path)
-
-    def read_normalised(self) -> NormalisedDHW:
-        """The whole image after the recorded normalisation."""
-        return self.normalisation.apply(self.read_image())
 
     @property
     def has_annotation(self) -> bool:
@@ -213,15 +208,6 @@ class Volume:
         if not (maps / "zarr.json").exists():
             store.write_group(maps, {})
 
-    def has_map(self, name: str) -> bool:
-        return self._map_path(name).exists()
-
-    def read_map(self, name: str) -> NDArray[Any]:
-        """A stored map; raises ProjectError if there is none of that name."""
-        if not self.has_map(name):
-            raise self._lacks(f"map {name!r}", "Predict it with this map switched on")
-        return store.read(self._map_path(name) / "0")
-
     @cached_property
     def _record(self) -> VolumeRecord:
         try:
@@ -236,10 +222,6 @@ class Volume:
     def _label_path(self, name: str) -> Path:
         self._check_within("labels", name)
         return current(self.path / "labels" / name)
-
-    def _map_path(self, name: str) -> Path:
-        self._check_within("maps", check_name(name))
-        return current(self.path / "maps" / name)
 
     def _check_within(self, *parts: str) -> None:
         """Refuse a link between the project's folder and a folder of this volume."""

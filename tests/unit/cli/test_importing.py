@@ -47,13 +47,38 @@ def test_a_folder_needs_the_number_of_labelled_cases(call: Call, decathlon: Path
     assert not (tmp_path / "p.crln").exists()
 
 
-@pytest.mark.parametrize("option", ["--role=test", "--name=x", "--ignore=3"])
+@pytest.mark.parametrize(
+    "option",
+    ["--role=test", "--name=x", "--ignore=3", "--label=l.nii", "--coverage=sparse", "--coverage=dense"],
+)
 def test_options_of_files_do_not_apply_to_folders(
     option: str, call: Call, decathlon: Path, tmp_path: Path
 ) -> None:
     answer = call("import", decathlon, tmp_path / "p.crln", "--labelled", 1, option)
     assert answer.code == 2
     assert option.partition("=")[0] in answer.err
+
+
+@pytest.mark.parametrize(
+    "option",
+    [
+        "--labelled=1",
+        "--validation=0",
+        "--normalisation=none",
+        "--scheduler=threads",
+        "--coverage=sparse",
+        "--ignore=3",
+    ],
+)
+def test_options_of_folders_and_of_labels_do_not_apply_to_a_plain_file(
+    option: str, call: Call, decathlon: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.crln"
+    call("init", path, "--class", "body")
+    answer = call("import", decathlon / "imagesTr" / "case_0.nii.gz", path, option)
+    assert answer.code == 2
+    assert option.partition("=")[0] in answer.err
+    assert not Project.open(path).volumes
 
 
 def test_init_then_files(call: Call, decathlon: Path, tmp_path: Path) -> None:

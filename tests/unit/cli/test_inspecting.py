@@ -51,6 +51,28 @@ def test_verify_finds_a_missing_array(call: Call, trained: Path) -> None:
     assert "case_0.zarr" in answer.err
 
 
+@pytest.mark.parametrize("broken", ["zarr.json", "0/zarr.json", "labels/annotation/zarr.json"])
+@pytest.mark.parametrize("verify", [(), ("--verify",)])
+def test_a_damaged_volume_is_listed_with_the_others(
+    broken: str, verify: tuple[str, ...], call: Call, trained: Path
+) -> None:
+    (trained / "volumes" / "case_1.zarr" / broken).write_text("{")
+    answer = call("inspect", trained, "--json", *verify)
+    assert answer.code == 4
+    assert answer.err.count("\n") == 1
+    assert "case_1.zarr" in answer.err
+    document = answer.json()
+    volumes = {v["name"]: v for v in document["volumes"]}
+    assert len(volumes) == 7
+    assert len(document["runs"]) == 1
+    assert "it is JSON" in volumes["case_1"]["damaged"]
+    assert (volumes["case_1"]["role"], volumes["case_1"]["shape"]) == ("labelled", None)
+    assert (volumes["case_0"]["damaged"], volumes["case_0"]["shape"]) == (None, [16, 24, 20])
+    printed = call("inspect", trained, *verify)
+    assert printed.code == 4
+    assert all(name in printed.out for name in ("case_0", "case_6", "finished", "damaged: "))
+
+
 def test_a_run_says_whether_its_checkpoints_verify(call: Call, trained: Path) -> None:
     (run,) = runs(trained)
     document = call("inspect", run.path, "--json").json()

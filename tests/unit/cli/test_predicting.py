@@ -12,6 +12,7 @@ from command_line import TINY, Call
 
 from napari_crln.cli import predicting
 from napari_crln.run.folder import runs
+from napari_crln.volume import store
 from napari_crln.volume.project import Project
 
 
@@ -48,7 +49,7 @@ def test_the_project_says_what_a_prediction_was_made_by(call: Call, trained: Pat
 def test_probabilities_sum_to_one_and_agree_with_the_labels(call: Call, trained: Path) -> None:
     assert call("predict", trained, "--volume", "case_5", "--save-probability").code == 0
     volume = Project.open(trained).volume("case_5")
-    probability = volume.read_map("probability").astype(np.float32)
+    probability = store.read(volume.path / "maps" / "probability" / "0").astype(np.float32)
     assert probability.shape == (4, *volume.grid.shape)
     np.testing.assert_allclose(probability.sum(0), 1, atol=3e-3)  # float16
     chosen = np.take_along_axis(probability, volume.read_prediction()[None].astype(np.int64), 0)[0]

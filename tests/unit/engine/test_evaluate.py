@@ -154,7 +154,7 @@ def test_an_unknown_class_is_refused(what: str) -> None:
 def test_nothing_to_score_is_no_error() -> None:
     nothing = evaluate([], NAMES)
     assert nothing.overall.statistics == {}
-    assert tables.summary_rows(nothing)[-1][:2] == ["all", "–"]
+    assert tables.long_rows(nothing)[-1][1:5] == ["ASSD mm", "–", "–", "–"]
 
 
 def test_tables_are_rectangular_and_hold_the_scores(evaluation: Evaluation) -> None:
@@ -166,11 +166,10 @@ def test_tables_are_rectangular_and_hold_the_scores(evaluation: Evaluation) -> N
     assert by_name["missed", "posterior"]["95HD mm"] == "–"
     assert by_name["unseen", "anterior"]["truth ml"] == "–"
     assert by_name["unseen", "anterior"]["predicted ml"] == "0.06"
-    summary = tables.summary_rows(evaluation)
+    summary = tables.long_rows(evaluation)
     assert len({len(row) for row in summary}) == 1
-    assert [row[0] for row in summary] == ["class", "anterior", "posterior", "all"]
-    assert summary[2][-3:] == ["5", "1", "2"]
-    assert summary[1][1].startswith("100.0 [75.0–100.0], 95.0 ± 10.0")
+    assert [row[0] for row in summary if row[0]] == ["class", "anterior", "posterior", "all"]
+    assert summary[1] == ["anterior", "Dice %", "100.0", "75.0–100.0", "95.0 ± 10.0", "5", "0"]
 
 
 def test_plot_marks_every_score(evaluation: Evaluation, tmp_path: Path) -> None:

@@ -12,7 +12,14 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from napari_crln.errors import CrlnError, GridMismatch, InvalidIntensity, ProjectError, UsageError
+from napari_crln.errors import (
+    CrlnError,
+    GridMismatch,
+    InvalidIntensity,
+    InvalidLabel,
+    ProjectError,
+    UsageError,
+)
 from napari_crln.gui import readers, writers
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -186,6 +193,17 @@ def test_labels_elsewhere_than_the_image_are_refused(tmp_path: Path, values: NDA
     with pytest.raises(GridMismatch, match="cells"):
         _zarr(tmp_path / "a.zarr", layers.Image(values), elsewhere)
     assert not (tmp_path / "a.zarr").exists()
+
+
+@pytest.mark.parametrize("names", [("a", "a"), ("Organs", "organs"), ("한", "\u1112\u1161\u11ab")])
+def test_two_labels_that_some_system_takes_for_one_are_refused(
+    names: tuple[str, str], tmp_path: Path
+) -> None:
+    saved = [layers.Labels(np.zeros((4, 5, 6), np.uint8), name=name) for name in names]
+    image = layers.Image(np.zeros((4, 5, 6), np.uint8), name="image")
+    with pytest.raises(InvalidLabel, match="two labels layers named"):
+        _zarr(tmp_path / "z.zarr", image, *saved)
+    assert not (tmp_path / "z.zarr").exists()
 
 
 def test_labels_alone_carry_colours_and_names(tmp_path: Path) -> None:

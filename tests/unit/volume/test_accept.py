@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from napari_crln.errors import CrlnError, GridMismatch, InvalidLabel, ProjectError, UsageError
 from napari_crln.types import Role
-from napari_crln.volume import accept
+from napari_crln.volume import accept, store
 from napari_crln.volume.accept import Plane, accept_prediction, kept_revisions, restore_annotation
+from napari_crln.volume.annotation import Annotated, Box, read_record
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
@@ -146,3 +149,29 @@ def test_an_annotation_saved_meanwhile_is_not_overwritten(
     with pytest.raises(ProjectError, match="meanwhile"):
         accept_prediction(project, "v")
     np.testing.assert_array_equal(volume.read_annotation(), painted)
+
+
+def test_a_copy_is_of_one_state_whoever_saves_while_it_is_made(
+    project: Project, image: NDArray[np.uint8], prediction: NDArray[np.uint8], annotation: NDArray[np.uint8],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    volume = _add(project, image, prediction, "labelled", annotation)
+    erased = threading.Thread(
+        target=lambda: volume.write_annotation_region((0, 0, 0), np.zeros((1, 1, 1), np.uint8))
+    )
+    read = Volume.read_annotated
+
+    def _erased_after(self: Volume, box: Box | None = None) -> Annotated:
+        found = read(self, box)
+        erased.start()
+        erased.join(0.5)  # without a lock it is done by then: sparse, of revision 2
+        return found
+
+    monkeypatch.setattr(Volume, "read_annotated", _erased_after)
+    kept = accept.keep_annotation(volume)
+    monkeypatch.undo()
+    erased.join(30)
+    assert volume.revision == 2
+    assert kept == volume.path / "history" / "annotation-1"
+    assert (read_record(kept).coverage, read_record(kept).revision) == ("dense", 1)
+    np.testing.assert_array_equal(store.read(kept / "0"), annotation)

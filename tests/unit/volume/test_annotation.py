@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from napari_crln.errors import GridMismatch, InvalidLabel, ProjectError
 from napari_crln.volume import annotation, journal, pyramid, store
+from napari_crln.volume.accept import replace_annotation
 from napari_crln.volume.editing import editor, holding, writing
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import ClassTable
@@ -283,6 +284,16 @@ def test_a_writer_killed_at_any_rename_leaves_old_or_new_voxels(volume: Volume, 
     assert volume.write_annotation_region((0, 0, 0), np.full((1, 1, 1), 3, np.uint8)) == revision + 1
     assert volume.annotated == np.count_nonzero(volume.read_annotation())
     assert not list((volume.path / "labels").rglob(".*"))
+
+
+def test_a_copy_for_the_history_holds_the_last_stroke_of_a_killed_writer(volume: Volume) -> None:
+    with child(volume, "die", "2") as writer:  # committed, not all laid out
+        writer.wait(30)
+    replaced = replace_annotation(volume, np.zeros(SHAPE, np.uint8), "sparse")
+    assert (replaced.revision, replaced.kept) == (3, volume.path / "history" / "annotation-2")
+    assert replaced.kept is not None
+    kept = store.read(replaced.kept / "0")
+    assert uniform(kept) == 2
 
 
 def test_a_reader_sees_whole_strokes_while_another_process_paints_and_is_killed(volume: Volume) -> None:

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
+import tomllib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,9 +21,11 @@ from napari_crln.errors import (
     ProjectError,
     UsageError,
 )
+from napari_crln.volume import decathlon
 from napari_crln.volume.decathlon import import_decathlon
 from napari_crln.volume.project import Project
 
+ROOT = Path(__file__).resolve().parents[3]
 MSD = {"0": "background", "2": "organ"}
 NNUNET = {"background": 0, "organ": 2}
 MakeFolder = Callable[..., Path]
@@ -130,6 +135,61 @@ def test_dask_gives_the_same_project(make: MakeFolder, tmp_path: Path, scheduler
         }
 
     assert files(one) == files(two)
+
+
+def test_an_address_without_the_extra_names_it(
+    make: MakeFolder, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(decathlon, "find_spec", lambda name: None)
+    with pytest.raises(UsageError, match=r"napari-crln\[cluster\]"):
+        import_decathlon(make(MSD), tmp_path / "p.crln", 2, 1, scheduler="tcp://127.0.0.1:9")
+    assert not (tmp_path / "p.crln").exists()
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    assert extras["cluster"][0].startswith("distributed>=")
+
+
+def test_a_scheduler_that_dask_does_not_know_is_named(make: MakeFolder, tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="scheduler 'thread'; it is threads, processes"):
+        import_decathlon(make(MSD), tmp_path / "p.crln", 2, 1, scheduler="thread")
+
+
+@pytest.mark.slow
+def test_a_cluster_gives_the_same_project_and_a_silent_address_is_named(
+    make: MakeFolder, tmp_path: Path
+) -> None:
+    """In a process of its own: a cluster's threads and warnings are not ours."""
+    pytest.importorskip("distributed")
+    folder = make(MSD)
+    one = import_decathlon(folder, tmp_path / "one.crln", 2, 1)
+    done = subprocess.run(
+        [sys.executable, "-c", CLUSTER, str(folder), str(tmp_path / "two.crln")],
+        env=os.environ | {"PYTHONPATH": os.pathsep.join(path for path in sys.path if path)},
+        capture_output=True, text=True, check=False, timeout=100,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "no answer" in done.stdout
+    two = Project.open(tmp_path / "two.crln")
+    assert list(two.volumes) == list(one.volumes)
+    for name, volume in one.volumes.items():
+        np.testing.assert_array_equal(volume.read_image(), two.volume(name).read_image())
+
+
+CLUSTER = """
+import sys
+import dask
+from distributed import LocalCluster
+from napari_crln.errors import UsageError
+from napari_crln.volume.decathlon import import_decathlon
+folder, project = sys.argv[1:]
+if __name__ == "__main__":
+    with LocalCluster(n_workers=1, threads_per_worker=2, processes=False, dashboard_address=None, protocol="tcp://") as cluster:
+        import_decathlon(folder, project, 2, 1, scheduler=cluster.scheduler_address)
+    dask.config.set({"distributed.comm.timeouts.connect": "1s"})
+    try:
+        import_decathlon(folder, project + "2", 2, 1, scheduler=cluster.scheduler_address)
+    except UsageError as error:
+        print(error)
+"""
 
 
 def spoil(folder: Path, what: str) -> None:

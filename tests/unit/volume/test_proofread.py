@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 from napari_crln.errors import InvalidLabel, ProjectError
 from napari_crln.types import Role
+from napari_crln.volume import accept as accepting
 from napari_crln.volume.accept import Plane
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
@@ -69,3 +74,52 @@ def test_a_prediction_of_nothing_is_no_annotation(project: Project, image: NDArr
         accept(project, "v")
     assert not volume.has_annotation
     assert accept(project, "v", Plane(0, 1)).role == "labelled"  # a slice of background does teach
+
+
+STROKE = np.full((2, 2, 2), 3, np.uint8)
+
+
+def _between_copy_and_write(monkeypatch: pytest.MonkeyPatch, act: Callable[[Volume], None]) -> None:
+    keep = accepting.keep_annotation
+
+    def _acted(of: Volume) -> Path | None:
+        kept = keep(of)
+        act(of)
+        return kept
+
+    monkeypatch.setattr(accepting, "keep_annotation", _acted)
+
+
+@pytest.mark.parametrize("revision", [1, NONE_YET])
+def test_a_stroke_saved_while_restoring_waits_and_lies_upon_what_is_restored(
+    revision: int, project: Project, image: NDArray[np.uint8], prediction: NDArray[np.uint8],
+    annotation: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    volume = _add(project, image, prediction, "labelled", annotation)
+    accept(project, "v")
+    painter = threading.Thread(target=lambda: volume.write_annotation_region((0, 0, 0), STROKE))
+
+    def _paint(_volume: Volume) -> None:
+        painter.start()
+        painter.join(0.5)  # without a lock it is done by then
+
+    _between_copy_and_write(monkeypatch, _paint)
+    assert restore(project, "v", revision).revision >= 3
+    painter.join(30)
+    expected = annotation.copy() if revision else np.zeros_like(annotation)
+    expected[:2, :2, :2] = STROKE
+    np.testing.assert_array_equal(volume.read_annotation(), expected)
+
+
+@pytest.mark.parametrize("revision", [1, NONE_YET])
+def test_a_stroke_that_no_history_has_is_not_restored_away(
+    revision: int, project: Project, image: NDArray[np.uint8], prediction: NDArray[np.uint8],
+    annotation: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """This thread's own save, which no lock keeps back: the restoring is refused."""
+    volume = _add(project, image, prediction, "labelled", annotation)
+    accept(project, "v")
+    _between_copy_and_write(monkeypatch, lambda of: of.write_annotation_region((0, 0, 0), STROKE) and None)
+    with pytest.raises(ProjectError, match="meanwhile"):
+        restore(project, "v", revision)
+    assert (volume.read_annotation()[:2, :2, :2] == STROKE).all()

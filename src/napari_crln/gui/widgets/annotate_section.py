@@ -82,4 +82,5 @@ def saved_text(now: Snapshot) -> str:
         if now.run.state == "training" and taken is not None and not has_it
         else ""
     )
-    return f"Saved, revision {view.revision}.{trained}{waits}"
+    begun = f" {view.begun}" if view.begun else ""
+    return f"Saved, revision {view.revision}.{trained}{waits}{begun}"

@@ -114,6 +114,7 @@ class ProjectSection(Section):
         table.setShowGrid(False)
         table.setToolTip("Volumes of the project. Click one, or move with the arrow keys, to show it.")
         table.currentCellChanged.connect(self._chosen)
+        table.cellClicked.connect(self._clicked)
         table.setContextMenuPolicy(Qt.ContextMenuPolicy.CustomContextMenu)
         table.customContextMenuRequested.connect(self._offer_roles)
         table.hide()
@@ -195,6 +196,12 @@ class ProjectSection(Section):
         item = self.table.item(row, 0)
         if item is not None:
             self._presenter.show_volume(item.text())
+
+    def _clicked(self, row: int, _column: int) -> None:
+        """A click on the volume that is shown brings back what was deleted of it."""
+        item = self.table.item(row, 0)
+        if item is not None and item.text() == self._session.volumes.shown:
+            self._session.show_again()
 
     def open_project(self) -> None:
         """Ask for a project's folder, and open it."""
