@@ -237,8 +237,8 @@ def test_images_lie_beneath_live_layers_and_these_beneath_the_annotation(desk: D
 def test_a_volume_that_lies_elsewhere_is_brought_into_sight(desk: Desk) -> None:
     desk.show(LABELLED)
     desk.viewer.dims.set_current_step(0, 11)
-    shape = desk.session.volumes.grids[UNLABELLED].shape
-    image = desk.show(UNLABELLED) and desk.volumes_image()
+    desk.show(UNLABELLED)
+    image, shape = desk.volumes_image(), desk.session.volumes.grids[UNLABELLED].shape
     assert desk.session.volumes.position() == (0, 11), "the same place: slice and view stay"
     far = np.eye(4)
     far[:3, 3] = (-900.0, -60.0, 40.0)

@@ -22,7 +22,7 @@ from napari_crln.gui.following import Report, follow_run, is_trained, last_words
 from napari_crln.gui.model import LiveChoice, Message, PanelModel
 from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import STATES, RunView, after, pruned
-from napari_crln.gui.training_form import form_for, run_config
+from napari_crln.gui.training_form import form_for, run_config, typed_settings
 from napari_crln.run.folder import RUNS, RunFolder
 from napari_crln.run.launch import Child, launch
 from napari_crln.run.preview import PreviewReader
@@ -141,14 +141,17 @@ class Presenter:
         return self._background.run(make, self._start_made, self._not_opened)
 
     def resume(self) -> None:
-        """Go on: with a paused run at once, with one that has ended from its checkpoint."""
+        """Go on: with a paused run at once, with one that has ended from its checkpoint, and with what is typed as settings."""
         now = self.model.snapshot
         if reason := obstacles.to_resume(now):
             return self.model.say(reason, "warning")
         if now.run.state == "paused":
             return self._command(Resume())
         folder = self._folder
-        return self._spawn(folder, ["resume", str(folder.parent.parent), "--run", folder.name, "--json"])
+        changes = [word for text in typed_settings(now.form) for word in ("--set", text)]
+        return self._spawn(
+            folder, ["resume", str(folder.parent.parent), "--run", folder.name, *changes, "--json"]
+        )
 
     def pause(self) -> None:
         """Hold training after its step, with a checkpoint; the process keeps its memory."""

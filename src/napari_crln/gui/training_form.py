@@ -99,9 +99,14 @@ def _layers(form: TrainingForm, settings: Sequence[str]) -> list[dict[str, Any]]
 
 def _settings(form: TrainingForm) -> list[str]:
     """What is set beside the fields, as `--set` of the command line takes it."""
-    own = form.settings.replace(";", " ").split()
+    own = typed_settings(form)
     device = config.build(*_layers(form, own)).engine.device
     return [_WATCHED, *own] if _kind(device) == "cpu" else own
+
+
+def typed_settings(form: TrainingForm) -> list[str]:
+    """The texts `section.field=value` that the user typed."""
+    return form.settings.replace(";", " ").split()
 
 
 def _kind(device: str) -> str:

@@ -193,8 +193,11 @@ def test_a_stop_while_it_starts_ends_the_process_since_the_engine_drops_earlier_
 def test_resuming_an_ended_run_starts_the_command_line_again(training: Desk) -> None:
     training.write(Ended(step=2, reason="stopped"))
     training.launcher.last.code = 0
+    training.presenter.set_form(settings="optimiser.learning_rate=0.02; seed=0")
     training.presenter.resume()
     run = training.now.run
+    changes = training.launcher.last.arguments[4:]
+    assert changes[:4] == ["--set", "optimiser.learning_rate=0.02", "--set", "seed=0"]
     assert training.launcher.last.arguments[:4] == [
         "resume",
         str(training.now.project.path),

@@ -73,7 +73,7 @@ class TrainSection(Section):
             ComboBox(name="device", label="Device", choices=DEVICES,
                      tooltip="Where to train; auto takes a GPU if there is one."),
             LineEdit(name="settings", label="Settings",
-                     tooltip="More settings, e.g. seed=1; batches.labelled=1 - as --set of the command line."),
+                     tooltip="More settings, e.g. seed=1; batches.labelled=1 - as --set of the command line. Resume takes them, too: e.g. optimiser.learning_rate=0.02."),
         ])  # fmt: skip
         form.preset.changed.connect(self._preset_chosen)
         for name in ("method", "iterations", "device", "settings"):
