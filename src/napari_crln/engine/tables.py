@@ -21,8 +21,8 @@ Rows = list[list[str]]
 
 
 def case_rows(evaluation: Evaluation) -> Rows:
-    """A row for each case and class, with volumes; `–` where there is no score."""
-    header = ["case", "class", *_HEADINGS.values(), "predicted ml", "truth ml"]
+    """A row for each case and class, with volumes; `–` where there is no score, as no distance where coverage is sparse."""
+    header = ["case", "class", *_HEADINGS.values(), "predicted ml", "truth ml", "coverage"]
     return [
         header,
         *(_case_row(case, name, s) for case in evaluation.cases for name, s in case.classes.items()),
@@ -30,8 +30,8 @@ def case_rows(evaluation: Evaluation) -> Rows:
 
 
 def summary_rows(evaluation: Evaluation) -> Rows:
-    """A row for each class and one overall, cells `median [minimum–maximum], mean ± deviation`, and the empties."""
-    header = ["class", *_HEADINGS.values(), "cases", "empty predictions", "empty truths"]
+    """A row for each class and one overall, cells `median [minimum–maximum], mean ± deviation`, and what has no distance."""
+    header = ["class", *_HEADINGS.values(), "cases", "empty predictions", "empty truths", "sparse truths"]
     summaries = {**evaluation.per_class, "all": evaluation.overall}
     return [header, *(_summary_row(name, summary) for name, summary in summaries.items())]
 
@@ -59,12 +59,19 @@ def _long_cells(summary: Summary, metric: Metric) -> list[str]:
 def _case_row(case: CaseScores, name: str, scores: Scores) -> list[str]:
     cells = [_number(getattr(scores, metric), metric) for metric in METRICS]
     truth = NOTHING if scores.truth_ml is None else f"{scores.truth_ml:.2f}"
-    return [case.name, name, *cells, f"{scores.prediction_ml:.2f}", truth]
+    return [case.name, name, *cells, f"{scores.prediction_ml:.2f}", truth, _coverage(case)]
+
+
+def _coverage(case: CaseScores) -> str:
+    if not case.has_truth:
+        return NOTHING
+    return "sparse" if case.sparse_truth else "dense"
 
 
 def _summary_row(name: str, summary: Summary) -> list[str]:
     cells = [_statistics(summary, metric) for metric in METRICS]
-    return [name, *cells, str(summary.cases), str(summary.empty_predictions), str(summary.empty_truths)]
+    missing = (summary.empty_predictions, summary.empty_truths, summary.sparse_truths)
+    return [name, *cells, str(summary.cases), *map(str, missing)]
 
 
 def _statistics(summary: Summary, metric: Metric) -> str:
