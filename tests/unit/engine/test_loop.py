@@ -21,7 +21,10 @@ from napari_crln.engine.loop import Trainer
 from napari_crln.errors import CorruptCheckpoint, RunError, TrainingDiverged
 from napari_crln.events import parse_event
 from napari_crln.lock import Lock
-from napari_crln.method.learner import Learner
+from napari_crln.method.baselines import STEPS
+from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
+from napari_crln.method.step import crln_step
+from napari_crln.nn.model import CrlnModel
 from napari_crln.run.watch import send
 
 Settings = Callable[..., RunConfig]
@@ -304,6 +307,48 @@ def test_a_fault_between_optimiser_and_teacher_saves_no_half_step(
     ended = logged(folder)[-1]
     assert isinstance(ended, events.Ended)
     assert (ended.reason, ended.message) == ("failed", "broken")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_that_halved_its_patch_looks_through_windows_of_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    """In validation, previews and suggestions: configured windows may not fit either, and are not what was trained on."""
+
+    def step(learner: Learner, batch: Batch, number: int, random: Randomness) -> StepResult:
+        if batch.x_l.numel() > 2 * 16**3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return crln_step(learner, batch, number, random)
+
+    def note(teacher: CrlnModel, inputs: tuple[torch.Tensor]) -> None:
+        if not teacher.training and not learning:
+            seen.add(tuple(inputs[0].shape[2:]))
+
+    monkeypatch.setitem(STEPS, "mean-teacher", step)
+    engine = {"on_out_of_memory": "halve", "validate_every": 1, "preview_share": 0.5, "suggestion_share": 0.5}
+    sections = {"batches": {"patch": [16, 32, 32], "labelled": 1, "unlabelled": 1}, "engine": engine}
+    trainer = make(iterations=2, **sections)
+    if resumed:
+        list(trainer)
+        trainer = make(iterations=4, **sections)
+    seen: set[tuple[int, ...]] = set()
+    learning = False
+    genuine = trainer._step
+
+    def learn() -> float:
+        nonlocal learning
+        learning = True
+        try:
+            return genuine()
+        finally:
+            learning = False
+
+    monkeypatch.setattr(trainer, "_step", learn)
+    trainer.state.learner.teacher.register_forward_pre_hook(note)
+    found = kinds(list(trainer))
+    assert {"validated", "previewed"} <= set(found)
+    assert trainer.state.fitted == {"patch": [16, 16, 32], "labelled": 1, "unlabelled": 1}
+    assert seen == {(16, 16, 32)}
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(make: Make, folder: Path) -> None:
