@@ -213,10 +213,10 @@ class Trainer:
                     result = STEPS[self.settings.method.name](state.learner, batch, step, random)
                 failpoint("loop:step")
                 norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
-                self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
+                taken = self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
             self._sound = False
             failpoint("loop:optimised")
-            state.learner.after_step(result, step, self._speed.fused)
+            state.learner.after_step(result, step, self._speed.fused, taken)
             state.step += 1
             self._sound = True
         seconds = now() - start

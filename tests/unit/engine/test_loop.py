@@ -17,6 +17,7 @@ from napari_crln import events
 from napari_crln.config import RunConfig
 from napari_crln.engine import checkpoint, loop
 from napari_crln.engine.data import TrainingData
+from napari_crln.engine.guard import StepGuard
 from napari_crln.engine.loop import Trainer
 from napari_crln.errors import CorruptCheckpoint, RunError, TrainingDiverged
 from napari_crln.events import parse_event
@@ -286,6 +287,29 @@ def test_divergence_at_the_very_first_step_saves_sound_momentum(
     found, _ = checkpoint.latest(folder / events.CHECKPOINTS)
     assert found is not None
     assert all((m == 0).all() for m in found.tensors["optimiser"].values())
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_with_deferred_verdicts_a_non_finite_step_moves_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """As on a GPU, where the loop goes on and learns of it later: no weight, statistic, teacher nor μ."""
+    trainer = make("crln", method={"teacher": {"mode": mode}})
+    learner = trainer.state.learner
+    trainer._guard = StepGuard(learner.watched(), True, lambda found, step: ValueError(f"{found} at {step}"))
+    moved = []
+    for factor in (1.0, 1.0, math.nan, math.inf, 1.0):
+        weight = learner.student.backbone.output.weight
+        hook = weight.register_hook(lambda gradient, factor=factor: gradient * factor)
+        before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+        trainer._step()
+        hook.remove()
+        moved.append([n for n, tensor in learner.state_dict().items() if not torch.equal(tensor, before[n])])
+    assert moved[2] == moved[3] == []
+    for good in (moved[0], moved[1], moved[4]):
+        assert {"trust.a", "teacher.backbone.output.weight", "student.backbone.output.weight"} <= set(good)
+    with pytest.raises(ValueError, match="at 2"):
+        list(trainer._flush())
 
 
 def test_a_fault_between_optimiser_and_teacher_saves_no_half_step(
