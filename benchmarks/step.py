@@ -123,8 +123,8 @@ class Variant:
             with autocast(self.device, self.settings.engine.precision):
                 result = STEPS[self.settings.method.name](self.state.learner, batch, self.state.step, random)
             norm = descend(self.state.optimiser, result.loss, 1e-4, None)
-            self.guard.judge(norm, {"total": result.loss, **result.terms}, self.state.step)
-        self.state.learner.after_step(result, self.state.step, self.speed.fused)
+            taken = self.guard.judge(norm, {"total": result.loss, **result.terms}, self.state.step)
+        self.state.learner.after_step(result, self.state.step, self.speed.fused, taken)
         self.meter.add(result, norm, time.perf_counter() - wall, waited)
         self.state.step += 1
         synchronise(self.device)

@@ -21,6 +21,12 @@ _NO_LABELS = (
 )
 
 
+_SPARSE = (
+    "Annotated in part: {count} of {cases} cases. Dice and Jaccard are over annotated voxels; surface distances are not "
+    "measured there, as where annotation ends is no border of an object."
+)
+
+
 def evaluate(
     project: Annotated[Path | None, typer.Argument(metavar="PROJECT", help="Project folder.")] = None,
     role: RoleChoice = None,
@@ -125,6 +131,8 @@ def _print(scored: Scored, every_case: bool) -> None:
         _print_summary(evaluation)
     elif evaluation.cases:
         say(_NO_LABELS.format(count=len(evaluation.cases)))
+    if evaluation.overall.sparse_truths:
+        say(_SPARSE.format(count=evaluation.overall.sparse_truths, cases=evaluation.overall.cases))
     empty = sum(s.prediction_empty for case in evaluation.cases for s in case.classes.values())
     say(
         f"Empty predictions: {empty} of {sum(len(case.classes) for case in evaluation.cases)} (cases × classes)"

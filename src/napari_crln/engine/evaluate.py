@@ -1,8 +1,10 @@
 """Scores of predictions against truths: per case and class, and what they come to together.
 
-Voxels without a truth (IGNORE) are left out of both objects, so a sparsely annotated case is scored where
-somebody looked. An absent class has no Dice, and an empty object no distance (see `metrics`): the means leave them
-out, and say how many they left out. The background is not scored.
+Voxels without a truth (IGNORE) are left out of both objects, so the overlap of a sparsely annotated case is scored where
+somebody looked. It has no surface distance: what was annotated ends where somebody stopped, not where the object does,
+and every voxel of a lone annotated slice would be a border, near which there is always another. An absent class has no
+Dice, and an empty object no distance (see `metrics`): the means leave them out, and say how many they left out. The
+background is not scored.
 
 The overall score of a case is the mean over its classes that have one; overall statistics are over cases.
 """
@@ -20,7 +22,7 @@ from napari_crln.engine import metrics
 from napari_crln.errors import GridMismatch, InvalidLabel, UnreadableFile
 from napari_crln.types import IGNORE, LabelDHW, SpacingDHW, TargetDHW
 
-SCHEMA = 1
+SCHEMA = 2  # 1 did not say which truths are sparse, and gave distances of them
 Metric = Literal["dice", "jaccard", "hd95", "asd", "assd", "hd95_mm", "asd_mm", "assd_mm"]
 METRICS: tuple[Metric, ...] = get_args(Metric)
 
@@ -47,7 +49,7 @@ class _Model(BaseModel):
 
 
 class Scores(_Model):
-    """One class in one case. None: there is nothing to measure, or no truth."""
+    """One class in one case. None: there is nothing to measure, no truth, or a distance to a sparse one."""
 
     dice: float | None = None
     jaccard: float | None = None
@@ -76,6 +78,7 @@ class CaseScores(_Model):
 
     name: str
     has_truth: bool
+    sparse_truth: bool = Field(False, description="annotated in part: scored there, and without distances")
     classes: dict[str, Scores]
 
     def mean(self, metric: Metric) -> float | None:
@@ -102,6 +105,7 @@ class Summary(_Model):
     cases: int = Field(description="cases with a truth")
     empty_predictions: int = Field(description="class in the truth, and nothing of it predicted: no distance")
     empty_truths: int = Field(description="class absent from the truth")
+    sparse_truths: int = Field(0, description="cases annotated in part: no distance")
 
 
 class Evaluation(_Model):
@@ -139,8 +143,10 @@ def evaluate(cases: Iterable[Case], class_names: Sequence[str]) -> Evaluation:
 def score_case(case: Case, class_names: Sequence[str]) -> CaseScores:
     """Score the foreground classes of one case; errors as `evaluate`."""
     _check(case, len(class_names))
-    scores = {name: _score(case, index) for index, name in enumerate(class_names) if index}
-    return CaseScores(name=case.name, has_truth=case.truth is not None, classes=scores)
+    seen = None if case.truth is None else np.asarray(case.truth != IGNORE)
+    scores = {name: _score(case, index, seen) for index, name in enumerate(class_names) if index}
+    sparse = seen is not None and not seen.all()
+    return CaseScores(name=case.name, has_truth=seen is not None, sparse_truth=sparse, classes=scores)
 
 
 def loads(text: str | bytes, where: str) -> Evaluation:
@@ -160,18 +166,19 @@ def loads(text: str | bytes, where: str) -> Evaluation:
         ) from error
 
 
-def _score(case: Case, index: int) -> Scores:
+def _score(case: Case, index: int, seen: metrics.MaskDHW | None) -> Scores:
+    """`seen`: where the truth says something; None: there is none."""
     prediction = np.asarray(case.prediction == index)
-    if case.truth is None:
+    if seen is None:
         return Scores(prediction_ml=metrics.volume_ml(prediction, case.spacing))
     truth = np.asarray(case.truth == index)
-    prediction &= case.truth != IGNORE
+    prediction &= seen
     return Scores(
         dice=metrics.dice(prediction, truth),
         jaccard=metrics.jaccard(prediction, truth),
         prediction_ml=metrics.volume_ml(prediction, case.spacing),
         truth_ml=metrics.volume_ml(truth, case.spacing),
-        **_distances(prediction, truth, case.spacing),
+        **(_distances(prediction, truth, case.spacing) if seen.all() else {}),
     )
 
 
@@ -200,6 +207,7 @@ def _summary(cases: Sequence[CaseScores], names: Sequence[str]) -> Summary:
         cases=len(chosen),
         empty_predictions=sum(s.prediction_empty and not s.truth_empty for s in scores),
         empty_truths=sum(s.truth_empty for s in scores),
+        sparse_truths=sum(case.sparse_truth for case in chosen),
     )
 
 

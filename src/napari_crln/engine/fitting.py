@@ -7,8 +7,9 @@ forward and backward on made-up patches, with a copy of the learner, so that not
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from math import prod
+from typing import Any
 
 import torch
 
@@ -52,6 +53,20 @@ def largest_that_fits(
         return _fits(lambda: _trial(learner, settings, sizes, device, step))
 
     return next(filter(fits, smaller(settings.batches, stride)), None)  # type: ignore[arg-type]
+
+
+def in_effect(settings: config.RunConfig, fitted: Mapping[str, Any] | None) -> config.RunConfig:
+    """The configuration with the sizes that a run has gone on with (`TrainingState.fitted`), if it has.
+
+    Prediction's windows are patches, and no further apart than they are long: voxels between would be left out.
+    """
+    if fitted is None:
+        return settings
+    sizes = settings.batches.model_copy(update={**fitted, "patch": tuple(fitted["patch"])})
+    stride = settings.predicting.stride
+    update = {} if stride is None else {"stride": tuple(map(min, stride, sizes.patch))}
+    predicting = settings.predicting.model_copy(update=update)
+    return settings.model_copy(update={"batches": sizes, "predicting": predicting})
 
 
 def does_not_fit(sizes: config.Batches, fitting: config.Batches | None) -> OutOfMemory:

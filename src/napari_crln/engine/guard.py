@@ -3,7 +3,8 @@
 The optimiser moves nothing then (`update.descend`). But the forward passes have moved BatchNorm's running statistics,
 which the teacher averages and prediction uses: they are put back. On a CPU the verdict is read at once and the step
 ends there, so the state is that of the last good step, to the bit. Elsewhere reading it would make the device wait:
-it stays there, decides what is kept, and is read with the losses; the message still names the first bad step.
+it stays there, decides what is kept and whether teacher and μ move (`Learner.after_step`), and is read with the losses; the
+message still names the first bad step.
 """
 
 from __future__ import annotations
@@ -49,8 +50,12 @@ class StepGuard:
             raise
 
     @torch.no_grad()
-    def judge(self, norm: Tensor, terms: Mapping[str, Tensor], step: int) -> None:
+    def judge(self, norm: Tensor, terms: Mapping[str, Tensor], step: int) -> Tensor | None:
         """Take or refuse a step by its gradient's norm; in the block of `undoing`.
+
+        Returns
+        -------
+        Where verdicts are deferred whether the step is taken, a scalar on the device; else None: it is.
 
         Raises
         ------
@@ -61,11 +66,12 @@ class StepGuard:
             if not math.isfinite(float(norm)):
                 losses = {name: float(value) for name, value in terms.items()}
                 raise self._refusal(_told(losses, float(norm)), step)
-            return
+            return None
         finite = torch.isfinite(norm)
         for statistics in self._statistics:
             statistics.put_back_unless(finite)
         self._first_bad = torch.where(finite, self._first_bad, self._first_bad.clamp(max=step))
+        return finite
 
     def check(self, means: Mapping[str, float], norm: float) -> None:
         """Read the verdicts of the steps since the last time, with the means of their losses and gradient norms.

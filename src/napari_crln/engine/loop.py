@@ -175,17 +175,17 @@ class Trainer:
         return self._warned(fitting.gone_on_with(former, fits))
 
     def _resize(self, fitted: dict[str, Any]) -> None:
-        """Draw batches of these sizes from now on, and after a resume."""
+        """Draw batches of these sizes, and look through windows of this patch, from now on and after a resume."""
         self.state.fitted = fitted
-        sizes = self.settings.batches.model_copy(update=fitted | {"patch": tuple(fitted["patch"])})
-        self.settings = self.settings.model_copy(update={"batches": sizes})
+        self.settings = fitting.in_effect(self._configured, fitted)
         self._labels.close()
         unanswered = self._labels.unanswered()
         data = self._data
         if self._project is not None:  # labels may have changed since
             data = TrainingData.of(self._project, self.settings.engine, self.device)
         self._draw_from(data)
-        self._previewer.trace(self._anchors)
+        self._previewer.resize(self.settings, self._anchors)
+        self._suggester.resize(self.settings)
         for name in unanswered:
             self._labels.want(events.LabelsChanged(volume=name, revision=0), self.state.step)
 
@@ -213,10 +213,10 @@ class Trainer:
                     result = STEPS[self.settings.method.name](state.learner, batch, step, random)
                 failpoint("loop:step")
                 norm = descend(state.optimiser, result.loss, rate, self.settings.optimiser.clip_norm)
-                self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
+                taken = self._guard.judge(norm, {"total": result.loss, **result.terms}, step)
             self._sound = False
             failpoint("loop:optimised")
-            state.learner.after_step(result, step, self._speed.fused)
+            state.learner.after_step(result, step, self._speed.fused, taken)
             state.step += 1
             self._sound = True
         seconds = now() - start
@@ -245,11 +245,11 @@ class Trainer:
 
     def _validate(self) -> Generator[events.Event, None, events.Validated | None]:
         """Score the validation volumes; without those whose data turn out to be damaged."""
-        windows = f"a validation with {self._configured.predicting.batch} windows at once"
+        windows = f"a validation with {self.settings.predicting.batch} windows at once"
         while cases := self._data.validation:
             try:
                 with memory_guard(windows, "Resume with a lower predicting.batch", self.folder.name):
-                    return validate(self.state, cases, self._configured, self.device, self._patience.hurried)
+                    return validate(self.state, cases, self.settings, self.device, self._patience.hurried)
             except Cancelled:
                 break
             except DamagedVolume as error:

@@ -15,7 +15,8 @@ truth empty        0            None
 ================== ============ ==================
 
 So a voxel predicted where the class is absent counts against Dice (as in nnU-Net), and a rightly empty
-prediction does not count for it. medpy raises where a distance is None here; a case without a distance is
+prediction does not count for it. Both objects are taken to be whole: of a truth that covers a part of the volume there are
+no distances (`evaluate`). medpy raises where a distance is None here; a case without a distance is
 to be counted and reported beside the mean of the others.
 """
 

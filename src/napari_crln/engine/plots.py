@@ -1,7 +1,7 @@
 """Per-case plot of an evaluation: which cases fail, at which class, and whether by overlap or by distance.
 
 Cases are rows, worst mean Dice on top; a dot a class; a dashed line at each class's median. A class that was missed
-altogether has no distance: a cross at the panel's right edge says so. Drawn without pyplot, so that no
+altogether has no distance: a cross at the panel's right edge says so. Nor has a case whose truth is sparse: the heading counts them. Drawn without pyplot, so that no
 window system, global figure list or thread is involved.
 """
 
@@ -136,8 +136,9 @@ def _legend(names: Sequence[str], palette: Mapping[str, str]) -> list[Any]:
 
 
 def _heading(evaluation: Evaluation, scored: int, title: str) -> str:
-    without = len(evaluation.without_truth)
-    count = f"{scored} cases" + (f", {without} more without a truth" if without else "")
+    without, sparse = len(evaluation.without_truth), evaluation.overall.sparse_truths
+    count = f"{scored} cases" + (f", {sparse} of them with a sparse truth: no distance" if sparse else "")
+    count += f", {without} more without a truth" if without else ""
     return f"{title}\n{count}" if title else count
 
 

@@ -101,9 +101,10 @@ class Previewer:
         self._begun_step, self._next_at = -1, -np.inf
         self._told = ""
 
-    def trace(self, anchors: AnchorTrace) -> None:
-        """Ask another trace from now on: batches are drawn anew."""
-        self._anchors = anchors
+    def resize(self, settings: config.RunConfig, anchors: AnchorTrace) -> None:
+        """Look through windows of another patch from now on, and ask another trace: batches are drawn anew."""
+        self._settings, self._anchors = settings, anchors
+        self.drop()
 
     def saw(self, step: int, anchors: Sample | None) -> None:
         """Keep what a step, counted from 0, drew as anchors: a reference, no copy and no wait for the device."""

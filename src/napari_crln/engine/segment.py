@@ -20,6 +20,7 @@ from napari_crln import config, events
 from napari_crln.durable import space_for
 from napari_crln.engine import checkpoint
 from napari_crln.engine.device import choose_device, use_threads
+from napari_crln.engine.fitting import in_effect
 from napari_crln.engine.predict import (
     SlicedVolume,
     Windowing,
@@ -71,10 +72,12 @@ class Segmenter:
         clues: bool | None = None,
         device: str | None = None,
     ) -> None:
-        self.settings = config.load(folder / events.CONFIG_FILE)
-        use_threads(self.settings.engine)
-        self.device = choose_device(device or self.settings.engine.device)
+        configured = config.load(folder / events.CONFIG_FILE)
+        use_threads(configured.engine)
+        self.device = choose_device(device or configured.engine.device)
         self.snapshot = _find(folder, which)
+        #: As in effect when the checkpoint was made: a patch may have been halved to fit in memory.
+        self.settings = in_effect(configured, self.snapshot.state.get("fitted"))
         self.class_names = tuple(self.snapshot.state["class_names"])
         self.learner = build_learner(self.settings, len(self.class_names), self.device)
         load_learner(self.learner, self.snapshot)

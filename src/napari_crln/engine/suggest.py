@@ -97,6 +97,11 @@ class Suggester:
             self._labelled.add(name)
         self._relabelled = True
 
+    def resize(self, settings: config.RunConfig) -> None:
+        """Look through windows of another patch from now on."""
+        self._settings = settings
+        self.drop()
+
     def after_step(self, training_s: float) -> Iterator[events.Event]:
         """One piece of work, if the budget has it, after `training_s` of training that count for this part."""
         self.budget.earn(training_s)

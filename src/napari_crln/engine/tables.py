@@ -21,8 +21,8 @@ Rows = list[list[str]]
 
 
 def case_rows(evaluation: Evaluation) -> Rows:
-    """A row for each case and class, with volumes; `–` where there is no score."""
-    header = ["case", "class", *_HEADINGS.values(), "predicted ml", "truth ml"]
+    """A row for each case and class, with volumes; `–` where there is no score, as no distance where coverage is sparse."""
+    header = ["case", "class", *_HEADINGS.values(), "predicted ml", "truth ml", "coverage"]
     return [
         header,
         *(_case_row(case, name, s) for case in evaluation.cases for name, s in case.classes.items()),
@@ -52,7 +52,13 @@ def _long_cells(summary: Summary, metric: Metric) -> list[str]:
 def _case_row(case: CaseScores, name: str, scores: Scores) -> list[str]:
     cells = [_number(getattr(scores, metric), metric) for metric in METRICS]
     truth = NOTHING if scores.truth_ml is None else f"{scores.truth_ml:.2f}"
-    return [case.name, name, *cells, f"{scores.prediction_ml:.2f}", truth]
+    return [case.name, name, *cells, f"{scores.prediction_ml:.2f}", truth, _coverage(case)]
+
+
+def _coverage(case: CaseScores) -> str:
+    if not case.has_truth:
+        return NOTHING
+    return "sparse" if case.sparse_truth else "dense"
 
 
 def _numbers(found: Statistics, metric: Metric) -> list[str]:

@@ -100,8 +100,13 @@ class Learner(nn.Module):
             return output.logits_BCDHW
         return fuse(output.logits_BCDHW, self.teacher.clues(output).map_BCDHW, self.trust.mu)
 
-    def after_step(self, result: StepResult, step: int, fused: bool = True) -> None:
-        """EMA step of the teacher, then one step of μ on the labelled batch; `step` counts from 0."""
-        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay, fused)
+    def after_step(
+        self, result: StepResult, step: int, fused: bool = True, taken: Tensor | None = None
+    ) -> None:
+        """EMA step of the teacher, then one step of μ on the labelled batch; `step` counts from 0.
+
+        `taken` is a scalar on the device: where it is false, nothing moves, and nobody waits for it. None: true.
+        """
+        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay, fused, taken)
         if result.labelled is not None:
-            self.trust.fit(*result.labelled)
+            self.trust.fit(*result.labelled, taken)

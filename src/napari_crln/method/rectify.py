@@ -39,17 +39,21 @@ class Trust(nn.Module):
         """μ in (0, 1), a scalar."""
         return self.a.sigmoid()
 
-    def fit(self, logits_BCDHW: Tensor, clues_BCDHW: Tensor, target_BDHW: Tensor) -> None:
+    def fit(
+        self, logits_BCDHW: Tensor, clues_BCDHW: Tensor, target_BDHW: Tensor, taken: Tensor | None = None
+    ) -> None:
         """One step on ½ (CE + Dice) of z + (1 - μ) M with z and M detached; they get no gradient.
 
         A gradient that is NaN or infinite is left out: it would stay in μ for good, and on a GPU the loop
-        learns of a non-finite step only when it next reads the losses.
+        learns of a non-finite step only when it next reads the losses. `taken`, a scalar on the device, says
+        whether the step as a whole is; None: it is.
         """
         with torch.enable_grad():
             fused = fuse(logits_BCDHW.detach().float(), clues_BCDHW.detach().float(), self.mu)
             (gradient,) = torch.autograd.grad(supervised_loss(fused, target_BDHW), self.a)
         with torch.no_grad():
-            self.a.sub_(self.learning_rate * gradient.nan_to_num(0.0, 0.0, 0.0))
+            step = self.learning_rate * gradient.nan_to_num(0.0, 0.0, 0.0)
+            self.a.sub_(step if taken is None else step * taken)
 
 
 def fuse(logits_BCDHW: Tensor, clues_BCDHW: Tensor, mu: Tensor | float) -> Tensor:

@@ -25,15 +25,25 @@ def ema_decay(step: int, decay: float) -> float:
 
 @torch.no_grad()
 def update_teacher(
-    teacher: nn.Module, student: nn.Module, step: int, decay: float, fused: bool = True
+    teacher: nn.Module,
+    student: nn.Module,
+    step: int,
+    decay: float,
+    fused: bool = True,
+    taken: Tensor | None = None,
 ) -> None:
     """θ̄ ← d θ̄ + (1 - d) θ over parameters and floating-point buffers; counters are copied.
 
-    `fused` takes all tensors in a few kernels, otherwise each has one of its own.
+    Parameters
+    ----------
+    fused : take all tensors in a few kernels; otherwise each has one of its own
+    taken : a scalar on the device, whether to move θ̄ at all; a step that is not has moved no counter. None: move
     """
     averaged_t, averaged_s = _floating(teacher), _floating(student)
     weight = 1.0 - ema_decay(step, decay)
-    if fused:
+    if taken is not None:
+        _lerp_where(taken, averaged_t, averaged_s, weight)
+    elif fused:
         torch._foreach_lerp_(averaged_t, averaged_s, weight)
     else:
         for mine, theirs in zip(averaged_t, averaged_s, strict=True):
@@ -41,6 +51,18 @@ def update_teacher(
     counters = _counters(teacher)
     if counters:
         torch._foreach_copy_(counters, _counters(student))
+
+
+def _lerp_where(taken: Tensor, mine: list[Tensor], theirs: list[Tensor], weight: float) -> None:
+    """The same numbers as a plain lerp, or those before, without reading which: one factor is 1, the other 0.
+
+    Four sweeps over finite numbers, where a choice (`torch.where`) would be a kernel or two for each tensor.
+    """
+    moved = torch._foreach_lerp(mine, theirs, weight)
+    factor = taken.float()
+    torch._foreach_mul_(moved, factor)
+    torch._foreach_mul_(mine, 1 - factor)
+    torch._foreach_add_(mine, moved)
 
 
 def _floating(module: nn.Module) -> list[Tensor]:

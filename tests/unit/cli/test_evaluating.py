@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from command_line import TINY, Call
 
+from napari_crln.cli import evaluating
 from napari_crln.engine import evaluate
+from napari_crln.engine.gather import Scored
+from napari_crln.types import IGNORE
 from napari_crln.volume.project import Project
 
 
@@ -71,6 +74,16 @@ def test_an_empty_prediction_is_counted_and_has_no_distance(
     assert evaluation["overall"]["empty_predictions"] == 3
     assert evaluation["cases"][1]["classes"]["body"]["hd95"] is None
     assert evaluation["cases"][1]["classes"]["body"]["dice"] == 0
+
+
+def test_it_is_said_why_a_sparse_truth_has_no_distance(capsys: pytest.CaptureFixture[str]) -> None:
+    prediction = np.zeros((4, 4, 4), np.uint8)
+    prediction[1:3, 1:3, 1:3] = 1
+    truth = prediction.astype(np.int16)
+    truth[2:] = IGNORE
+    case = evaluate.Case("a", prediction, truth, (1.0, 1.0, 1.0))
+    evaluating._print(Scored(evaluate.evaluate([case], ["background", "one"]), {}, "a run", {}), True)
+    assert "Annotated in part: 1 of 1 cases." in capsys.readouterr().out
 
 
 def test_another_grid_is_refused(call: Call, shifted: Path, decathlon: Path) -> None:

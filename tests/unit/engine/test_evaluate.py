@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from medpy.metric import binary
 
-from napari_crln.engine import tables
+from napari_crln.engine import plots, tables
 from napari_crln.engine.evaluate import Case, Evaluation, evaluate, loads
 from napari_crln.engine.plots import plot_cases
 from napari_crln.errors import GridMismatch, InvalidLabel, UnreadableFile
@@ -108,6 +108,55 @@ def test_voxels_without_a_truth_change_no_score() -> None:
     assert evaluate([_case("a", changed, truth)], NAMES) == before
     changed[:, :, 4] = 0
     assert evaluate([_case("a", changed, truth)], NAMES) != before
+
+
+def _ball(centre: int) -> Any:
+    return (
+        sum(
+            (axis - middle) ** 2
+            for axis, middle in zip(np.ogrid[:40, :40, :48], (20, 20, centre), strict=True)
+        )
+        < 14**2
+    )
+
+
+@pytest.fixture(scope="module")
+def half_looked_at() -> Evaluation:
+    """Balls of radius 14, shifted by 6; in the second case only slice 20 of the truth is annotated."""
+    truth = _ball(20).astype(np.int16)
+    sparse = np.full_like(truth, IGNORE)
+    sparse[20] = truth[20]
+    return evaluate([_case("dense", _ball(26), truth), _case("sparse", _ball(26), sparse)], NAMES[:2])
+
+
+def test_a_sparse_truth_has_overlap_and_no_distance(half_looked_at: Evaluation) -> None:
+    """Cut to a lone slice, both balls would be all border: a mean distance of 0.78 instead of 2.85."""
+    dense, sparse = (case.classes["anterior"] for case in half_looked_at.cases)
+    prediction, truth = _ball(26), _ball(20)
+    assert dense.asd == pytest.approx(binary.asd(prediction, truth))
+    assert dense.asd == pytest.approx(2.85, abs=0.01)
+    assert sparse.dice == pytest.approx(binary.dc(prediction[20], truth[20]))
+    assert sparse.jaccard == pytest.approx(binary.jc(prediction[20], truth[20]))
+    distances = (sparse.hd95, sparse.asd, sparse.assd, sparse.hd95_mm, sparse.asd_mm, sparse.assd_mm)
+    assert distances == (None,) * 6
+
+
+def test_why_there_is_no_distance_is_in_json_tables_and_picture(
+    half_looked_at: Evaluation,
+) -> None:
+    assert [case.sparse_truth for case in half_looked_at.cases] == [False, True]
+    assert half_looked_at.overall.sparse_truths == half_looked_at.per_class["anterior"].sparse_truths == 1
+    assert half_looked_at.overall.statistics["hd95"].count == 1
+    assert half_looked_at.overall.statistics["dice"].count == 2
+    document = json.loads(half_looked_at.model_dump_json())
+    assert document["cases"][1]["sparse_truth"] is True
+    header, dense, sparse = tables.case_rows(half_looked_at)
+    assert (dict(zip(header, dense, strict=True))["coverage"], sparse[header.index("95HD vx")]) == (
+        "dense",
+        "–",
+    )
+    assert dict(zip(header, sparse, strict=True))["coverage"] == "sparse"
+    assert "2 cases, 1 of them with a sparse truth: no distance" in plots._heading(half_looked_at, 2, "run 3")
 
 
 def test_cases_are_taken_one_at_a_time() -> None:

@@ -17,11 +17,15 @@ from napari_crln import events
 from napari_crln.config import RunConfig
 from napari_crln.engine import checkpoint, loop
 from napari_crln.engine.data import TrainingData
+from napari_crln.engine.guard import StepGuard
 from napari_crln.engine.loop import Trainer
 from napari_crln.errors import CorruptCheckpoint, RunError, TrainingDiverged
 from napari_crln.events import parse_event
 from napari_crln.lock import Lock
-from napari_crln.method.learner import Learner
+from napari_crln.method.baselines import STEPS
+from napari_crln.method.learner import Batch, Learner, Randomness, StepResult
+from napari_crln.method.step import crln_step
+from napari_crln.nn.model import CrlnModel
 from napari_crln.run.watch import send
 
 Settings = Callable[..., RunConfig]
@@ -285,6 +289,29 @@ def test_divergence_at_the_very_first_step_saves_sound_momentum(
     assert all((m == 0).all() for m in found.tensors["optimiser"].values())
 
 
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_with_deferred_verdicts_a_non_finite_step_moves_nothing(
+    make: Make, monkeypatch: pytest.MonkeyPatch, mode: str
+) -> None:
+    """As on a GPU, where the loop goes on and learns of it later: no weight, statistic, teacher nor μ."""
+    trainer = make("crln", method={"teacher": {"mode": mode}})
+    learner = trainer.state.learner
+    trainer._guard = StepGuard(learner.watched(), True, lambda found, step: ValueError(f"{found} at {step}"))
+    moved = []
+    for factor in (1.0, 1.0, math.nan, math.inf, 1.0):
+        weight = learner.student.backbone.output.weight
+        hook = weight.register_hook(lambda gradient, factor=factor: gradient * factor)
+        before = {name: tensor.clone() for name, tensor in learner.state_dict().items()}
+        trainer._step()
+        hook.remove()
+        moved.append([n for n, tensor in learner.state_dict().items() if not torch.equal(tensor, before[n])])
+    assert moved[2] == moved[3] == []
+    for good in (moved[0], moved[1], moved[4]):
+        assert {"trust.a", "teacher.backbone.output.weight", "student.backbone.output.weight"} <= set(good)
+    with pytest.raises(ValueError, match="at 2"):
+        list(trainer._flush())
+
+
 def test_a_fault_between_optimiser_and_teacher_saves_no_half_step(
     make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -304,6 +331,48 @@ def test_a_fault_between_optimiser_and_teacher_saves_no_half_step(
     ended = logged(folder)[-1]
     assert isinstance(ended, events.Ended)
     assert (ended.reason, ended.message) == ("failed", "broken")
+
+
+@pytest.mark.parametrize("resumed", [False, True])
+def test_a_run_that_halved_its_patch_looks_through_windows_of_it(
+    make: Make, monkeypatch: pytest.MonkeyPatch, resumed: bool
+) -> None:
+    """In validation, previews and suggestions: configured windows may not fit either, and are not what was trained on."""
+
+    def step(learner: Learner, batch: Batch, number: int, random: Randomness) -> StepResult:
+        if batch.x_l.numel() > 2 * 16**3:
+            raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+        return crln_step(learner, batch, number, random)
+
+    def note(teacher: CrlnModel, inputs: tuple[torch.Tensor]) -> None:
+        if not teacher.training and not learning:
+            seen.add(tuple(inputs[0].shape[2:]))
+
+    monkeypatch.setitem(STEPS, "mean-teacher", step)
+    engine = {"on_out_of_memory": "halve", "validate_every": 1, "preview_share": 0.5, "suggestion_share": 0.5}
+    sections = {"batches": {"patch": [16, 32, 32], "labelled": 1, "unlabelled": 1}, "engine": engine}
+    trainer = make(iterations=2, **sections)
+    if resumed:
+        list(trainer)
+        trainer = make(iterations=4, **sections)
+    seen: set[tuple[int, ...]] = set()
+    learning = False
+    genuine = trainer._step
+
+    def learn() -> float:
+        nonlocal learning
+        learning = True
+        try:
+            return genuine()
+        finally:
+            learning = False
+
+    monkeypatch.setattr(trainer, "_step", learn)
+    trainer.state.learner.teacher.register_forward_pre_hook(note)
+    found = kinds(list(trainer))
+    assert {"validated", "previewed"} <= set(found)
+    assert trainer.state.fitted == {"patch": [16, 16, 32], "labelled": 1, "unlabelled": 1}
+    assert seen == {(16, 16, 32)}
 
 
 def test_a_folder_in_use_is_refused_and_left_alone(make: Make, folder: Path) -> None:

@@ -71,6 +71,32 @@ def test_clues_change_the_prediction_only_where_asked(project: Project, run: Run
     np.testing.assert_array_equal(default(image, volume.normalisation), fused)
 
 
+def test_windows_are_those_that_the_checkpoint_was_trained_with(project: Project) -> None:
+    """A run may have halved its patch to fit in memory, and its configuration still names the former one."""
+    import torch
+
+    settings = config.build(
+        _VALUES, {"batches": {"patch": [32, 32, 16]}, "predicting": {"stride": [8, 24, 16]}}
+    )
+    folder = RunFolder.create(project.path, settings)
+    state = TrainingState.initial(settings, project.classes.names, torch.device("cpu"))
+    state.fitted = {"patch": [16, 16, 16], "labelled": 1, "unlabelled": 1}
+    save(folder.checkpoints, state.snapshot(), keep=1)
+    segmenter, volume, seen = Segmenter(folder.path), project.volume("a"), set()
+    infer = segmenter.learner.infer
+
+    def note(windows: torch.Tensor, *options: bool) -> torch.Tensor:
+        seen.add(tuple(windows.shape[2:]))
+        return infer(windows, *options)
+
+    segmenter.learner.infer = note  # type: ignore[method-assign]
+    with segmenter.segment(volume) as result:
+        assert result.labels.shape == (40, 20, 24)
+    assert seen == {(16, 16, 16)}
+    assert segmenter.settings.batches.patch == segmenter.windowing.patch == (16, 16, 16)
+    assert segmenter.windowing.stride == (8, 16, 16)  # no gaps between smaller windows
+
+
 def test_a_full_disk_is_an_error_that_says_so(
     project: Project, run: RunFolder, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -223,6 +223,22 @@ def test_after_step_moves_the_teacher_and_mu(learner: Build, batch: Batch) -> No
     assert model.trust.mu.item() != before
 
 
+def test_after_step_asks_no_value_of_a_verdict(
+    learner: Build, batch: Batch, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading it would make a GPU catch up with the program, at every step."""
+
+    def read(*_: object) -> None:
+        raise AssertionError("a value was read")
+
+    model, taken = learner(), torch.tensor(False)
+    result = result_of(model, batch)
+    with monkeypatch.context() as patched:
+        for reading in ("__bool__", "__float__", "__int__", "item", "tolist", "cpu"):
+            patched.setattr(Tensor, reading, read)
+        model.after_step(result, 0, taken=taken)
+
+
 def test_uncertain_voxels_do_not_count_in_ua_mt(learner: Build, batch: Batch) -> None:
     """With a teacher that knows nothing every entropy is ln C, above the threshold: no consistency."""
     model = learner("ua-mt")

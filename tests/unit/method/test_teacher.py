@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+
 import pytest
 import torch
 from torch import nn
@@ -67,3 +69,19 @@ def test_the_first_step_makes_the_teacher_the_student_and_they_share_no_memory()
     assert not torch.equal(teacher[0].weight, model[0].weight)
     assert not any(p.requires_grad for p in teacher.parameters())
     assert all(p.requires_grad for p in model.parameters())
+
+
+@pytest.mark.parametrize("step", [0, 1, 500])
+@pytest.mark.parametrize("taken", [True, False])
+def test_a_verdict_on_the_device_takes_the_step_or_leaves_it_to_the_bit(step: int, taken: bool) -> None:
+    model = student()
+    teacher = make_teacher(model)
+    with torch.no_grad():
+        for tensor in (model[0].weight, model[0].bias, model[1].running_mean, model[1].running_var):
+            tensor.normal_()
+    plain = copy.deepcopy(teacher)
+    if taken:
+        update_teacher(plain, model, step, 0.99)
+    update_teacher(teacher, model, step, 0.99, taken=torch.tensor(taken))
+    expected = plain.state_dict()
+    assert all(torch.equal(tensor, expected[name]) for name, tensor in teacher.state_dict().items())
