@@ -18,6 +18,8 @@ from torch import Tensor, nn
 
 from napari_crln.errors import TrainingDiverged
 
+#: Times the usual loss; a step over a patch with few, wrong labels makes three to five of it.
+_FAR = 20.0
 _NEVER = torch.iinfo(torch.int64).max
 
 
@@ -87,6 +89,29 @@ class StepGuard:
             raise self._refusal(_told(means, norm), step)
 
 
+class BlowUp:
+    """Whether the loss was growing without bound before it was no number any more: what is saved then would fail again at once."""
+
+    def __init__(self) -> None:
+        self._usual = self._now = math.nan
+
+    def saw(self, total: float) -> None:
+        """The loss, as it was reported last."""
+        self._now = total
+        if math.isnan(self._usual):
+            self._usual = total
+
+    def saved(self) -> None:
+        """A checkpoint was written: what is seen now is usual."""
+        if not self.under_way:
+            self._usual = self._now
+
+    @property
+    def under_way(self) -> bool:
+        """Whether the loss is far from that at the last checkpoint, or at the start."""
+        return self._now > _FAR * self._usual
+
+
 class _Copies:
     """Copies of tensors of one dtype, end to end in one tensor: a network has many small ones, and a kernel each is dear."""
 
@@ -129,11 +154,16 @@ def _told(losses: Mapping[str, float], norm: float) -> str:
     return ", ".join(bad) or f"the gradient's norm is {norm}"
 
 
+def _lower(rate: float) -> float:
+    """A tenth, as one types it."""
+    return float(f"{rate / 10:.1g}")
+
+
 def diverged(rate: float, run: str, found: str, step: int) -> TrainingDiverged:
     """The error of a run with a learning rate, for what was not finite at a step counted from 0."""
     return TrainingDiverged(
         f"{found} at iteration {step}",
         "training goes on only with finite ones; no weight was moved by it",
-        f"Resume with a learning rate below {rate:g}",
+        f"Resume with a learning rate below {rate:g}, e.g. --set optimiser.learning_rate={_lower(rate):g}",
         run,
     )

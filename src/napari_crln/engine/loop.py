@@ -23,7 +23,7 @@ from napari_crln.engine.control import EventLog, Inbox, Interrupts
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.device import autocast, cautions, choose_device, use_threads
 from napari_crln.engine.failpoint import failpoint
-from napari_crln.engine.guard import StepGuard, diverged
+from napari_crln.engine.guard import BlowUp, StepGuard, diverged
 from napari_crln.engine.labels_intake import LabelsIntake
 from napari_crln.engine.memory import memory_guard, trim_heap
 from napari_crln.engine.meter import Meter, now
@@ -38,7 +38,7 @@ from napari_crln.engine.suggest import Suggester
 from napari_crln.engine.telling import started
 from napari_crln.engine.update import descend, learning_rate
 from napari_crln.engine.validate import validate
-from napari_crln.errors import CrlnError, OutOfMemory
+from napari_crln.errors import CrlnError, OutOfMemory, TrainingDiverged
 from napari_crln.lock import Lock
 from napari_crln.method.baselines import STEPS
 from napari_crln.method.learner import Randomness
@@ -83,6 +83,7 @@ class Trainer:
             self.state = TrainingState.initial(settings, data.class_names, self.device)
             self._draw_from(data)
         refusal = partial(diverged, settings.optimiser.learning_rate, folder.name)
+        self._blow_up = BlowUp()
         self._guard = StepGuard(self.state.learner.watched(), self.device.type != "cpu", refusal)
         self._previewer = Previewer(
             self.state, data, settings, folder, self._anchors, settle=self._meter.settle
@@ -262,6 +263,7 @@ class Trainer:
             rate = learning_rate(self.state.step - 1, self.settings.iterations, self.settings.optimiser)
             event = self._meter.read(self.state.step, self.settings.iterations, rate)
             self._guard.check(event.losses, event.measures["gradient_norm"])
+            self._blow_up.saw(event.losses["total"])
             yield event
 
     def _checkpoint(self, best: bool = False) -> events.Checkpointed:
@@ -270,6 +272,7 @@ class Trainer:
         )
         path = self._patience(partial(save, self._snapshot()))
         self._saved = self.state.step
+        self._blow_up.saved()
         trim_heap()  # of the copies that were written, and whatever else is free
         return events.Checkpointed(step=self.state.step, path=path.relative_to(self.folder).as_posix())
 
@@ -348,7 +351,8 @@ class Trainer:
         """Save what is sound and write down the end: the caller stopped, a second Ctrl-C, or a fault."""
         reason: Reason = _REASONS.get(type(error), "failed")
         with contextlib.suppress(CrlnError, OSError):  # the fault that is being reported matters more
-            if self._sound and reason != "interrupted" and self._saved != self.state.step:
+            exploded = isinstance(error, TrainingDiverged) and self._saved >= 0 and self._blow_up.under_way
+            if self._sound and reason != "interrupted" and self._saved != self.state.step and not exploded:
                 log.append(self._checkpoint())
         with contextlib.suppress(CrlnError, OSError):
             log.append(events.Ended(step=self.state.step, reason=reason, message=str(error)))

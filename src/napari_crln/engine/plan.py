@@ -57,10 +57,11 @@ def plan_decay(iterations: int) -> float:
     return min(Teacher().decay, 1 - 10 / max(iterations, 20))
 
 
-#: For CPUs: a narrow net and the rate that schedules of hundreds of iterations want (docs/experiments.md).
+#: For CPUs: a narrow net and the rate that schedules of hundreds of iterations want, and gradients that a few wrong strokes
+#: do not make too large for that rate (docs/experiments.md).
 _CPU: dict[str, Any] = {
     "network": {"base_filters": 8, "dropout": False},
-    "optimiser": {"learning_rate": 0.05, "warmup": 20},
+    "optimiser": {"learning_rate": 0.05, "warmup": 20, "clip_norm": 3.0},
 }
 
 

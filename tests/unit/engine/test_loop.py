@@ -278,6 +278,25 @@ def test_divergence_moves_no_weight_and_ends_as_failed(
     assert torch.equal(found.tensors["student"][name], kept[2][name])
 
 
+def test_weights_of_a_blow_up_are_not_what_a_run_goes_on_from(
+    make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = loop.STEPS["mean-teacher"]
+
+    def step(learner: Learner, batch: Any, number: int, random: Any) -> Any:
+        result = original(learner, batch, number, random)
+        if number >= 2:
+            result.loss = result.loss * (1e3 if number == 2 else torch.nan)
+        return result
+
+    monkeypatch.setitem(loop.STEPS, "mean-teacher", step)
+    with pytest.raises(TrainingDiverged, match="iteration 3"):
+        list(make(engine={"checkpoint_every": 2, "log_every": 1}))
+    found, _ = checkpoint.latest(folder / events.CHECKPOINTS)
+    assert found is not None
+    assert found.step == 2, "the one before the loss grew a thousandfold"
+
+
 def test_divergence_at_the_very_first_step_saves_sound_momentum(
     make: Make, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
