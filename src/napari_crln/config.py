@@ -58,7 +58,11 @@ class _Section(BaseModel):
 class Network(_Section):
     name: Literal["vnet", "unet3d"] = _field("vnet", "backbone")
     base_filters: int = _field(16, "channels at full resolution", ge=1)
-    dropout: bool = _field(True, "dropout at the bottleneck and before the output (student only)")
+    dropout: bool = _field(
+        True,
+        "dropout at the bottleneck and before the output: of the student; of the teacher only with method.teacher.mode "
+        "= train, and in ua-mt's passes; never in prediction",
+    )
 
 
 class Optimiser(_Section):
@@ -105,7 +109,9 @@ class Views(_Section):
 class Teacher(_Section):
     decay: float = _field(0.99, "EMA decay; warm-up 1 - 1/(t + 1)", "warn", ge=0, le=1)
     mode: Literal["eval", "train"] = _field(
-        "eval", "eval: EMA of the BatchNorm buffers; train: its own batch statistics (paper's code)"
+        "eval",
+        "eval: no dropout, BatchNorm by the EMA of the student's running statistics; train (paper's code): dropout as "
+        "the student, BatchNorm by its own batches, and prediction by its own running statistics, which are not averaged",
     )
 
 
@@ -130,7 +136,10 @@ class Rectification(_Section):
 
     enabled: bool = _field(True, "rectify the pseudo-labels by M")
     after: int = _field(800, "first iteration that rectifies: before, M knows nothing", "warn", ge=0)
-    on: Literal["logits", "probabilities"] = _field("logits", "what M is added to")
+    on: Literal["logits", "probabilities"] = _field(
+        "logits",
+        "what M is added to for the pseudo-labels: z̄ or softmax z̄; μ is fitted on, and prediction made from, logits either way",
+    )
     mu_initial: float = _field(0.05, "μ at the start, near 0: clues weigh fully", gt=0, lt=1)
     mu_learning_rate: float = _field(0.05, "SGD step of μ's parameter; 0: μ stays", "warn", ge=0)
     confidence: Literal["sum", "mean"] = _field(

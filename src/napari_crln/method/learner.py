@@ -79,6 +79,8 @@ class Learner(nn.Module):
         self.teacher = make_teacher(student)
         self.trust = Trust(settings.rectification)
         self.settings = settings
+        #: Whether the teacher has moved its own running statistics since the last `after_step`.
+        self._own_statistics = False
 
     def watched(self) -> nn.Module:
         """What a step's forward passes move the statistics of: the teacher's only where it trains with its own."""
@@ -87,7 +89,8 @@ class Learner(nn.Module):
     @torch.no_grad()
     def teach(self, x_B1DHW: Tensor) -> tuple[Output, Clues | None]:
         """The teacher's output and, where the method has them, its own clues; no gradient."""
-        self.teacher.train(self.settings.teacher.mode == "train")
+        self._own_statistics = self.settings.teacher.mode == "train"
+        self.teacher.train(self._own_statistics)
         output = self.teacher(x_B1DHW)
         return output, self.teacher.clues(output) if self.settings.uses_clues else None
 
@@ -106,7 +109,11 @@ class Learner(nn.Module):
         """EMA step of the teacher, then one step of μ on the labelled batch; `step` counts from 0.
 
         `taken` is a scalar on the device: where it is false, nothing moves, and nobody waits for it. None: true.
+        A teacher in train mode has running statistics of its own; a step that asks it nothing (`supervised`, `bcp`
+        before its pseudo-labels) moves none, and they are averaged with the student's as in eval mode.
         """
-        update_teacher(self.teacher, self.student, step, self.settings.teacher.decay, fused, taken)
+        decay, buffers = self.settings.teacher.decay, not self._own_statistics
+        update_teacher(self.teacher, self.student, step, decay, fused, taken, buffers=buffers)
+        self._own_statistics = False
         if result.labelled is not None:
             self.trust.fit(*result.labelled, taken)

@@ -1,4 +1,4 @@
-"""The teacher: exponential moving average of the student, buffers included (Tarvainen & Valpola 2017)."""
+"""The teacher: exponential moving average of the student (Tarvainen & Valpola 2017), buffers included unless it has its own."""
 
 from __future__ import annotations
 
@@ -31,6 +31,8 @@ def update_teacher(
     decay: float,
     fused: bool = True,
     taken: Tensor | None = None,
+    *,
+    buffers: bool = True,
 ) -> None:
     """θ̄ ← d θ̄ + (1 - d) θ over parameters and floating-point buffers; counters are copied.
 
@@ -38,8 +40,9 @@ def update_teacher(
     ----------
     fused : take all tensors in a few kernels; otherwise each has one of its own
     taken : a scalar on the device, whether to move θ̄ at all; a step that is not has moved no counter. None: move
+    buffers : off: the parameters alone, as the teacher's own forward passes move its running statistics
     """
-    averaged_t, averaged_s = _floating(teacher), _floating(student)
+    averaged_t, averaged_s = _floating(teacher, buffers), _floating(student, buffers)
     weight = 1.0 - ema_decay(step, decay)
     if taken is not None:
         _lerp_where(taken, averaged_t, averaged_s, weight)
@@ -48,7 +51,7 @@ def update_teacher(
     else:
         for mine, theirs in zip(averaged_t, averaged_s, strict=True):
             mine.lerp_(theirs, weight)
-    counters = _counters(teacher)
+    counters = _counters(teacher) if buffers else []
     if counters:
         torch._foreach_copy_(counters, _counters(student))
 
@@ -65,8 +68,9 @@ def _lerp_where(taken: Tensor, mine: list[Tensor], theirs: list[Tensor], weight:
     torch._foreach_add_(mine, moved)
 
 
-def _floating(module: nn.Module) -> list[Tensor]:
-    return [t for t in (*module.parameters(), *module.buffers()) if t.is_floating_point()]
+def _floating(module: nn.Module, buffers: bool) -> list[Tensor]:
+    tensors = (*module.parameters(), *(module.buffers() if buffers else ()))
+    return [t for t in tensors if t.is_floating_point()]
 
 
 def _counters(module: nn.Module) -> list[Tensor]:

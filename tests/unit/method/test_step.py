@@ -212,6 +212,58 @@ def test_the_teachers_mode_says_whose_batch_statistics_it_uses(
     assert moved == moves
 
 
+def test_a_teacher_in_train_mode_keeps_running_statistics_of_its_own(learner: Build, batch: Batch) -> None:
+    """Averaged with the student's they would be of neither: its own passes move them, and prediction takes them."""
+    model = learner(method={"teacher": {"mode": "train"}})
+    for step in range(3):
+        result = result_of(model, batch, step)
+        with torch.no_grad():
+            model.student.backbone.output.weight.add_(1.0)
+        own = {n: b.clone() for n, b in model.teacher.named_buffers()}
+        model.after_step(result, step)
+        assert all(torch.equal(b, own[n]) for n, b in model.teacher.named_buffers())
+        assert all(int(b) == step + 1 for n, b in own.items() if n.endswith("num_batches_tracked"))
+        assert any(not torch.equal(b, own[n]) for n, b in model.student.named_buffers())
+        if step == 0:
+            assert torch.equal(model.teacher.backbone.output.weight, model.student.backbone.output.weight)
+    model.infer(batch.x_u)
+    assert all(torch.equal(b, own[n]) for n, b in model.teacher.named_buffers())
+
+
+@pytest.mark.parametrize("mode", ["eval", "train"])
+def test_a_teacher_that_a_step_asks_nothing_has_the_students_statistics(
+    learner: Build, batch: Batch, mode: str
+) -> None:
+    """`supervised`, and `bcp` at first: of its own it has none, and prediction would normalise by 0 and 1."""
+    for model in (
+        learner("supervised", method={"teacher": {"mode": mode}}),
+        learner("bcp", method={"teacher": {"mode": mode}, "bcp": {"pretrain": 5}}),
+    ):
+        model.after_step(result_of(model, batch), 0)
+        expected = dict(model.student.named_buffers())
+        assert all(torch.equal(b, expected[n]) for n, b in model.teacher.named_buffers())
+
+
+@pytest.mark.parametrize(
+    ("method", "mode", "drops"), [("crln", "eval", 0), ("crln", "train", 2), ("ua-mt", "eval", 4)]
+)
+def test_whether_the_teacher_drops_features_is_as_the_fields_say(
+    learner: Build, batch: Batch, method: str, mode: str, drops: int
+) -> None:
+    """Twice a pass, in train mode and in the passes of ua-mt (two here); never in prediction."""
+    model = learner(method, method={"teacher": {"mode": mode}, "ua_mt": {"passes": 2}})
+    dropped: list[bool] = []
+    for module in model.teacher.modules():
+        if isinstance(module, nn.Dropout | nn.Dropout3d):
+            module.register_forward_hook(lambda m, *_: dropped.append(m.training))
+    result_of(model, batch)
+    assert sum(dropped) == drops
+    dropped.clear()
+    model.infer(batch.x_u)
+    assert dropped
+    assert not any(dropped)
+
+
 def test_after_step_moves_the_teacher_and_mu(learner: Build, batch: Batch) -> None:
     model = learner()
     result = result_of(model, batch)
