@@ -240,6 +240,23 @@ def test_same_seed_same_draw(parts: Parts) -> None:
     assert not torch.equal(parts.term(1).loss, parts.term(2).loss)
 
 
+class Precise(RepresentationHead):
+    """A head whose representations are float32 under autocast too, so that only the loss may differ."""
+
+    def forward(self, features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(features_BKDHW, index_n)
+
+
+def test_under_autocast_the_loss_is_still_float32s(parts: Parts) -> None:
+    parts.head = Precise(5, WIDTH, None)
+    plain = parts.term().loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = parts.term().loss
+    assert half.dtype == torch.float32
+    assert torch.equal(half, plain)
+
+
 def test_an_uncertain_voxel_is_pulled_towards_its_class() -> None:
     """Classes 0 and 1 look different; one voxel of class 1 looks like class 0 at first."""
     torch.manual_seed(0)
