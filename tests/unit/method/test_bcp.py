@@ -139,3 +139,47 @@ def test_components_are_measured_and_can_be_left(learner: Build, batch: Batch) -
         changed[how] = bcp_step(model, batch, 0, Randomness(0, 0)).measures["changed"].item()
     assert changed[False] == 0
     assert 0 < changed[True] < 1
+
+
+class Watched:
+    """One step of BCP with α = 0.3: its terms, and by hand what they are made from."""
+
+    def __init__(self, model: Learner, batch: Batch, step: int) -> None:
+        logits: list[Tensor] = []
+        model.student.register_forward_hook(lambda _m, _x, out: logits.append(out.logits_BCDHW))
+        random = Randomness(0, step)
+        random.seed_dropout()
+        result = bcp_step(model, batch, step, random)
+        (self.logits,) = logits
+        self.terms = {name: term.item() for name, term in result.terms.items()}
+        x_l, self.y_l, x_u, self.valid_u = weak_views(model, batch, random)
+        self.box = draw_box(random, x_l, model.settings.bcp)
+        self.y_u = model.teach(x_u)[0].logits_BCDHW.argmax(1).masked_fill(~self.valid_u, IGNORE)
+        assert not torch.equal(self.y_u[0], self.y_u[1])
+
+    def loss(self, logits: Tensor, label: Tensor, inside: bool) -> float:
+        return supervised_loss(logits, label.masked_fill(self.box != inside, IGNORE)).item()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_each_voxel_is_taught_what_was_pasted_there_with_its_weight(
+    learner: Build, batch: Batch, padded: bool
+) -> None:
+    """Inward, the teacher's labels are in the box; outward, around it, and of another patch."""
+    if padded:
+        batch.valid_u[0, 6:] = False
+    model = learner("bcp", method={"bcp": {"weight": 0.3, "largest_component": False}})
+    seen = Watched(model, batch, 0)
+    assert (seen.y_u == IGNORE).any() == padded
+    z_in, z_out = seen.logits.split(2)
+    inward = seen.loss(z_in, seen.y_l, inside=False) + 0.3 * seen.loss(z_in, seen.y_u, inside=True)
+    outward = 0.3 * seen.loss(z_out, seen.y_u.flip(0), inside=False) + seen.loss(z_out, seen.y_l, inside=True)
+    assert seen.terms == pytest.approx({"inward": inward, "outward": outward}, rel=1e-5)
+
+
+def test_pretraining_teaches_the_labels_of_both_patches(learner: Build, batch: Batch) -> None:
+    model = learner("bcp", method={"bcp": {"pretrain": 5}})
+    seen = Watched(model, batch, 4)
+    mixed = seen.y_l.clone()
+    mixed[:, seen.box] = seen.y_l.flip(0)[:, seen.box]
+    assert seen.terms == pytest.approx({"supervised": supervised_loss(seen.logits, mixed).item()}, rel=1e-5)
