@@ -13,7 +13,7 @@ memory_mb              device memory at most (CUDA), or the process's at most, a
 flops, matmul_fraction arithmetic of a step (torch's counter), and its rate over that of one large matrix product in the
                        precision of the variant, measured in the same run
 
-Methods: the plain engine's. Variants `crln …`: one switch of `[engine]` set to what it is not by default;
+Methods: the plain engine's. Rungs of the ladder: `rectified`, crln without CPS. Variants `crln …`: one switch of `[engine]` set to what it is not by default;
 `crln eager fp32` is the plain way in everything: the engine's gain is to be seen against it.
 """
 
@@ -51,6 +51,7 @@ from napari_crln.volume.intensity import measure
 
 METHODS = ("supervised", "mean-teacher", "crln")
 PEERS = ("ua-mt", "cutmix", "bcp")
+RUNGS: dict[str, dict[str, dict[str, bool]]] = {"rectified": {"cps": {"enabled": False}}}
 SWITCHES: dict[str, dict[str, str]] = {
     "crln bf16": {"precision": "bf16"},
     "crln fp32": {"precision": "fp32"},
@@ -191,9 +192,10 @@ def _settings(options: argparse.Namespace, name: str) -> config.RunConfig:
             "network": {"base_filters": options.filters},
             "batches": {"patch": options.patch},
             "method": {
-                "name": name.split(maxsplit=1)[0],
+                "name": "crln" if name in RUNGS else name.split(maxsplit=1)[0],
                 "rectification": {"after": 0},
                 "bcp": {"pretrain": 0},
+                **RUNGS.get(name, {}),
             },
             "engine": {"cohort": "resident"} | SWITCHES.get(name, {}),
         }
@@ -238,7 +240,7 @@ def _stored(cases: list[Case], names: tuple[str, ...], folder: Path) -> Training
 
 
 def _variants(text: str) -> list[str]:
-    known = [*METHODS, *PEERS, *SWITCHES]
+    known = [*METHODS, *PEERS, *RUNGS, *SWITCHES]
     chosen = {"all": known, "switches": [*METHODS, *SWITCHES]}.get(text) or text.split(",")
     if unknown := set(chosen) - set(known):
         raise argparse.ArgumentTypeError(f"unknown: {', '.join(unknown)}; known: {', '.join(known)}")
@@ -261,7 +263,7 @@ def _parse() -> argparse.Namespace:
         "--variants",
         type=_variants,
         default=list(METHODS),
-        help="comma-separated; `switches`: the methods and every switch; `all`: the peers too",
+        help="comma-separated; `switches`: the methods and every switch; `all`: peers and rungs too",
     )
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--threads", type=int)

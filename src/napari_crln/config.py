@@ -164,16 +164,24 @@ class Cps(_Section):
 
     enabled: bool = _field(True, "contrast uncertain voxels with unassertive positives")
     weight: float = _field(0.5, "of the term", "warn", ge=0)
-    temperature: float = _field(0.5, "of InfoNCE", gt=0)
+    temperature: float = _field(
+        0.5, "τ of InfoNCE, and of the softmax of similarities that negatives' classes are drawn by", gt=0
+    )
     anchors: int = _field(256, "uncertain voxels a class, at most", ge=1)
-    negatives: int = _field(512, "negatives an anchor", ge=1)
+    negatives: int = _field(
+        512,
+        "negatives an anchor; at most so many voxels a class make r_m and are the pool of negatives",
+        ge=1,
+    )
     mean_negatives: bool = _field(
         False, "negatives count by their mean: the term's floor does not grow with their number"
     )
     valid_confidence: float = _field(
         0.7, "teacher's confidence that makes an unlabelled voxel valid", ge=0, le=1
     )
-    certain: float = _field(0.97, "anchors are valid voxels whose student probability is below", ge=0, le=1)
+    certain: float = _field(
+        0.97, "anchors are valid voxels whose student probability of their class is below", ge=0, le=1
+    )
     xi: float | None = _field(
         None, "ξ, the prototypes' share of the positive; none: U(0, 1) drawn each step", ge=0
     )

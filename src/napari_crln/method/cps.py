@@ -82,8 +82,10 @@ def cps_loss(
         shape = (anchors.index_Ck.shape[1], settings.negatives)
         negatives = draw_negatives(mean_CF, present_C, pool, shape, settings.temperature, generator)
 
-    to_positive_CA = torch.einsum("caf,cf->ca", anchor_CAF, positive_CF)
-    to_pool_CAP = torch.einsum("caf,pf->cap", anchor_CAF, _unit(pool_CPF).flatten(0, 1))
+    # In float32 as every loss is: autocast would round the similarities to 8 bits.
+    with torch.autocast(label_M.device.type, enabled=False):
+        to_positive_CA = torch.einsum("caf,cf->ca", anchor_CAF, positive_CF)
+        to_pool_CAP = torch.einsum("caf,pf->cap", anchor_CAF, _unit(pool_CPF).flatten(0, 1))
     to_negative_CAN = to_pool_CAP.gather(2, negatives)
     loss_CA = info_nce(to_positive_CA, to_negative_CAN, settings.temperature, settings.mean_negatives)
     # A class contrasts only where another class is present to give negatives.

@@ -15,6 +15,7 @@ from napari_crln.engine import checkpoint
 from napari_crln.engine.data import TrainingData
 from napari_crln.engine.loop import Trainer
 from napari_crln.engine.state import TrainingState, load_learner
+from napari_crln.engine.update import descend
 from napari_crln.errors import ConfigError, RunError
 
 Settings = Callable[..., RunConfig]
@@ -121,3 +122,24 @@ def test_decay_may_spare_all_but_kernels(settings: Settings) -> None:
     assert all(names[id(p)].endswith("weight") and p.ndim > 1 for p in decayed["params"])
     assert "dim.prototypes" in {names[id(p)] for p in spared["params"]}
     assert len(decayed["params"]) + len(spared["params"]) == len(names)
+
+
+@pytest.mark.parametrize("fused", ["on", "off"])
+@pytest.mark.parametrize("options", [{}, {"momentum": 0.5, "weight_decay": 0.1}])
+def test_two_steps_of_the_optimiser_by_hand(
+    settings: Settings, fused: str, options: dict[str, float]
+) -> None:
+    """SGD with Nesterov momentum: v ← m v + (g + λ θ), θ ← θ - lr (g + λ θ + m v); the paper's m and λ by default."""
+    momentum, decay = options.get("momentum", 0.9), options.get("weight_decay", 5e-4)
+    state = TrainingState.initial(settings(optimiser=options, engine={"fused": fused}), NAMES, CPU)
+    parameters = list(state.learner.student.parameters())
+    expected = [p.detach().double() for p in parameters]
+    velocity = [torch.zeros_like(p) for p in expected]
+    for slope, rate in ((1e-3, 0.3), (-2e-3, 0.2)):  # as small as the penalty, so that both are seen
+        descend(state.optimiser, torch.stack([slope * p.sum() for p in parameters]).sum(), rate, None)
+        for k, theta in enumerate(expected):
+            gradient = slope + decay * theta
+            velocity[k] = momentum * velocity[k] + gradient
+            expected[k] = theta - rate * (gradient + momentum * velocity[k])
+    for mine, theirs in zip(parameters, expected, strict=True):
+        torch.testing.assert_close(mine.detach().double(), theirs, rtol=1e-6, atol=1e-7)

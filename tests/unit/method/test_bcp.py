@@ -61,7 +61,6 @@ def test_of_each_class_the_largest_component_stays() -> None:
     label = torch.zeros(2, 8, 8, 8, dtype=torch.long)
     label[0, :4, :4, :4] = 1
     label[0, 6, 6, 6] = 1
-    label[0, 4, 4, 4] = 1  # touches the block at a corner only
     label[0, 6:8, 0:2, 0:3] = 2
     label[0, 0, 7, 7] = 2
     kept = largest_components(label, 3)
@@ -69,6 +68,17 @@ def test_of_each_class_the_largest_component_stays() -> None:
     assert (kept[0] == 2).sum() == 12
     assert (kept[1] == 0).all()
     assert torch.equal(kept[kept > 0], label[kept > 0])
+
+
+def test_cubes_that_touch_at_a_corner_are_one_component() -> None:
+    """As in the published code; a third cube that lies apart is larger than either of the two."""
+    label = torch.zeros(1, 8, 8, 8, dtype=torch.long)
+    label[0, 0:2, 0:2, 0:2] = 1
+    label[0, 2:4, 2:4, 2:4] = 1
+    label[0, 5:8, 5:8, 5:6] = 1
+    kept = largest_components(label, 2)
+    assert kept[0, :4, :4, :4].sum() == 16
+    assert kept.sum() == 16
 
 
 def seen_by_the_student(model: Learner, batch: Batch, step: int, monkeypatch: pytest.MonkeyPatch) -> Tensor:
@@ -121,11 +131,55 @@ def test_numbers_of_patches_may_differ(learner: Build, batch: Batch) -> None:
 
 
 def test_components_are_measured_and_can_be_left(learner: Build, batch: Batch) -> None:
-    changed = {
-        how: bcp_step(learner("bcp", method={"bcp": {"largest_component": how}}), batch, 0, Randomness(0, 0))
-        .measures["changed"]
-        .item()
-        for how in (True, False)
-    }
+    changed = {}
+    for how in (True, False):
+        model = learner("bcp", method={"bcp": {"largest_component": how}})
+        with torch.no_grad():  # foreground is rare, so that it falls into pieces
+            model.teacher.backbone.output.bias[0] += 1.0
+        changed[how] = bcp_step(model, batch, 0, Randomness(0, 0)).measures["changed"].item()
     assert changed[False] == 0
     assert 0 < changed[True] < 1
+
+
+class Watched:
+    """One step of BCP with α = 0.3: its terms, and by hand what they are made from."""
+
+    def __init__(self, model: Learner, batch: Batch, step: int) -> None:
+        logits: list[Tensor] = []
+        model.student.register_forward_hook(lambda _m, _x, out: logits.append(out.logits_BCDHW))
+        random = Randomness(0, step)
+        random.seed_dropout()
+        result = bcp_step(model, batch, step, random)
+        (self.logits,) = logits
+        self.terms = {name: term.item() for name, term in result.terms.items()}
+        x_l, self.y_l, x_u, self.valid_u = weak_views(model, batch, random)
+        self.box = draw_box(random, x_l, model.settings.bcp)
+        self.y_u = model.teach(x_u)[0].logits_BCDHW.argmax(1).masked_fill(~self.valid_u, IGNORE)
+        assert not torch.equal(self.y_u[0], self.y_u[1])
+
+    def loss(self, logits: Tensor, label: Tensor, inside: bool) -> float:
+        return supervised_loss(logits, label.masked_fill(self.box != inside, IGNORE)).item()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_each_voxel_is_taught_what_was_pasted_there_with_its_weight(
+    learner: Build, batch: Batch, padded: bool
+) -> None:
+    """Inward, the teacher's labels are in the box; outward, around it, and of another patch."""
+    if padded:
+        batch.valid_u[0, 6:] = False
+    model = learner("bcp", method={"bcp": {"weight": 0.3, "largest_component": False}})
+    seen = Watched(model, batch, 0)
+    assert (seen.y_u == IGNORE).any() == padded
+    z_in, z_out = seen.logits.split(2)
+    inward = seen.loss(z_in, seen.y_l, inside=False) + 0.3 * seen.loss(z_in, seen.y_u, inside=True)
+    outward = 0.3 * seen.loss(z_out, seen.y_u.flip(0), inside=False) + seen.loss(z_out, seen.y_l, inside=True)
+    assert seen.terms == pytest.approx({"inward": inward, "outward": outward}, rel=1e-5)
+
+
+def test_pretraining_teaches_the_labels_of_both_patches(learner: Build, batch: Batch) -> None:
+    model = learner("bcp", method={"bcp": {"pretrain": 5}})
+    seen = Watched(model, batch, 4)
+    mixed = seen.y_l.clone()
+    mixed[:, seen.box] = seen.y_l.flip(0)[:, seen.box]
+    assert seen.terms == pytest.approx({"supervised": supervised_loss(seen.logits, mixed).item()}, rel=1e-5)

@@ -103,12 +103,15 @@ def test_class_means_leave_fillers_out() -> None:
     assert class_means(values, real).tolist() == [[2.0], [0.0]]
 
 
-def test_valid_voxels_are_the_labelled_and_the_sure(parts: Parts) -> None:
+@pytest.mark.parametrize(
+    ("valid_confidence", "sure"), [(0.6, [1, 2]), (0.7, [1, IGNORE]), (0.9, [IGNORE, IGNORE])]
+)
+def test_valid_voxels_are_the_labelled_and_the_sure(valid_confidence: float, sure: list[int]) -> None:
     target = torch.tensor([[[[0, 2, IGNORE]]]], dtype=torch.int16)
     pseudo = torch.tensor([[[[1, 2, IGNORE]]]])
     confidence = torch.tensor([[[[0.7, 0.69, 1.0]]]])
-    label = valid_labels(target, pseudo, confidence, config.Cps(valid_confidence=0.7))
-    assert label.tolist() == [[[[0, 2, IGNORE]]], [[[1, IGNORE, IGNORE]]]]
+    label = valid_labels(target, pseudo, confidence, config.Cps(valid_confidence=valid_confidence))
+    assert label.tolist() == [[[[0, 2, IGNORE]]], [[[*sure, IGNORE]]]]
 
 
 def test_members_are_drawn_without_replacement_and_never_from_elsewhere() -> None:
@@ -238,6 +241,23 @@ def test_fewer_voxels_than_anchors_and_negatives(parts: Parts) -> None:
 def test_same_seed_same_draw(parts: Parts) -> None:
     assert torch.equal(parts.term(1).loss, parts.term(1).loss)
     assert not torch.equal(parts.term(1).loss, parts.term(2).loss)
+
+
+class Precise(RepresentationHead):
+    """A head whose representations are float32 under autocast too, so that only the loss may differ."""
+
+    def forward(self, features_BKDHW: Tensor, index_n: Tensor) -> Tensor:
+        with torch.autocast("cpu", enabled=False):
+            return super().forward(features_BKDHW, index_n)
+
+
+def test_under_autocast_the_loss_is_still_float32s(parts: Parts) -> None:
+    parts.head = Precise(5, WIDTH, None)
+    plain = parts.term().loss
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        half = parts.term().loss
+    assert half.dtype == torch.float32
+    assert torch.equal(half, plain)
 
 
 def test_an_uncertain_voxel_is_pulled_towards_its_class() -> None:

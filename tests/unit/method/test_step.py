@@ -291,6 +291,20 @@ def test_after_step_asks_no_value_of_a_verdict(
         model.after_step(result, 0, taken=taken)
 
 
+@pytest.mark.parametrize("decay", [0.9, 0.99])
+def test_the_teacher_follows_with_the_decay_that_is_configured(
+    learner: Build, batch: Batch, decay: float
+) -> None:
+    model = learner("supervised", method={"teacher": {"decay": decay}})
+    result = result_of(model, batch)
+    with torch.no_grad():
+        model.teacher.backbone.output.bias.fill_(1.0)
+        model.student.backbone.output.bias.fill_(3.0)
+    model.after_step(result, 1000)
+    expected = torch.full((3,), decay * 1.0 + (1 - decay) * 3.0)
+    torch.testing.assert_close(model.teacher.backbone.output.bias, expected)
+
+
 def test_uncertain_voxels_do_not_count_in_ua_mt(learner: Build, batch: Batch) -> None:
     """With a teacher that knows nothing every entropy is ln C, above the threshold: no consistency."""
     model = learner("ua-mt")

@@ -91,6 +91,35 @@ def test_each_augmentation_is_as_frequent_as_configured() -> None:
     assert share == pytest.approx(expected, abs=0.03)
 
 
+def test_strong_brightness_multiplies_the_image_alone_and_before_the_noise() -> None:
+    image, label = torch.rand(2, 1, 2, 4, 4), torch.ones(2, 2, 4, 4, dtype=torch.long)
+    bright = [StrongDraw(1.0, None, factor, None, Turn()) for factor in (1.2, 0.8)]
+    x, y, c = apply_strong(bright, image, label, label / 2, PLAIN)
+    torch.testing.assert_close(x, image * torch.tensor([1.2, 0.8]).view(2, 1, 1, 1, 1))
+    assert torch.equal(y, label)
+    assert torch.equal(c, label / 2)
+    settings = config.Views(minmax=False, noise_sigma=0.1)
+    plain, brighter = (
+        apply_strong([StrongDraw(1.0, None, b, 7, Turn())], image[:1], label[:1], label[:1] / 2, settings)[0]
+        for b in (1.0, 1.2)
+    )
+    torch.testing.assert_close(brighter - plain, 0.2 * image[:1])
+
+
+@pytest.mark.parametrize("limits", [(0.75, 1.25), (0.5, 0.6)])
+def test_strong_brightness_and_scale_spread_over_their_own_ranges(limits: tuple[float, float]) -> None:
+    settings = config.Views(strong_brightness=limits, strong_brightness_p=1.0, strong_scale=(1.5, 2.0))
+    draws = draw_strong(np.random.default_rng(0), 2000, (8, 8), settings)
+    for values, (low, high) in (
+        ([d.brightness for d in draws], limits),
+        ([d.scale for d in draws], (1.5, 2.0)),
+    ):
+        margin = 0.01 * (high - low)
+        assert low <= min(values) < low + margin
+        assert high - margin < max(values) <= high
+        assert np.mean(values) == pytest.approx((low + high) / 2, abs=3 * margin)
+
+
 def test_weak_draws_spread_over_all_quarters_and_the_brightness_range() -> None:
     draws = draw_weak(np.random.default_rng(0), 2000, (8, 8), config.Views())
     counts = np.bincount([d.turn.quarters for d in draws])

@@ -188,3 +188,33 @@ def test_unsigned_clues_are_the_positive_part() -> None:
     signed = module(features, (16, 16, 16)).map_BCDHW
     assert signed.min() < 0
     torch.testing.assert_close(dim(signed=False)(features, (16, 16, 16)).map_BCDHW, signed.relu())
+
+
+def test_levels_that_write_into_the_map_are_summed() -> None:
+    module, level_maps = dim(levels_to_map="all"), []
+    for head in module.heads.values():
+        head.register_forward_hook(lambda _m, _x, out: level_maps.append(out))
+    clues = module(stages(), (16, 16, 16)).map_BCDHW
+    coarse, fine = level_maps
+    torch.testing.assert_close(clues, coarse + fine)
+
+
+def test_the_map_comes_to_full_resolution_by_trilinear_interpolation() -> None:
+    torch.manual_seed(0)
+    head = MapHead(CLASSES, config.Dim(prototypes=COUNT), factor=2).double()
+    maps = torch.randn(2, CLASSES, COUNT, *SPACE).double()
+    small, large = head(maps, SPACE), head(maps, (8, 12, 16))
+    # Between the centres of voxels 1/4 and 3/4 of the way, along each axis in turn; borders left out.
+    for axis in (2, 3, 4):
+        ahead = small.narrow(axis, 1, small.shape[axis] - 1)
+        behind = small.narrow(axis, 0, small.shape[axis] - 1)
+        pair = torch.stack([0.75 * behind + 0.25 * ahead, 0.25 * behind + 0.75 * ahead], axis + 1)
+        small = pair.flatten(axis, axis + 1)
+    torch.testing.assert_close(large[..., 1:-1, 1:-1, 1:-1], small)
+
+
+def test_prototypes_start_with_the_spread_that_is_configured() -> None:
+    unit, narrow = dim(), dim(prototype_std=0.1)
+    torch.testing.assert_close(narrow.prototypes, 0.1 * unit.prototypes)
+    many = DynamicInteraction(4, {3: 5}, {3: 2}, config.Dim(stages=(3,), prototype_std=0.1)).prototypes
+    assert many.std().item() == pytest.approx(0.1, rel=0.05)
