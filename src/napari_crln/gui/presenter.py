@@ -124,6 +124,8 @@ class Presenter:
 
     def set_form(self, **fields: Any) -> None:
         """Change fields of the Train section."""
+        if "preset" in fields:
+            fields.setdefault("of_project", False)
         self.model.update(form=replace(self.model.snapshot.form, **fields))
 
     def start(self) -> None:

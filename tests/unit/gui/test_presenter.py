@@ -148,6 +148,16 @@ def test_a_project_that_names_a_preset_is_trained_with_it(desk: Desk, tmp_path: 
     assert (desk.now.form.preset, desk.now.form.iterations) == ("demo", build(load_preset("demo")).iterations)
 
 
+def test_a_preset_stays_only_where_the_user_chose_it(desk: Desk, sample: Path, tmp_path: Path) -> None:
+    before = desk.now.form
+    desk.presenter.make_sample(tmp_path / "s.crln")
+    desk.presenter.open_project(sample)
+    assert desk.now.form == before, "the sample's preset is not this project's"
+    desk.presenter.set_form(preset="hippocampus", iterations=77)
+    desk.presenter.open_project(sample)
+    assert (desk.now.form.preset, desk.now.form.iterations) == ("hippocampus", 77)
+
+
 def test_a_wrong_setting_is_a_message_and_no_run(desk: Desk) -> None:
     before = desk.now.run.folder, list(desk.now.project.path.glob("runs/*"))
     desk.presenter.set_form(settings="seeed=3")
