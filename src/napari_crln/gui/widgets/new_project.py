@@ -17,7 +17,7 @@ from napari_crln.gui.from_layers import create_project, layer_states, plan_volum
 from napari_crln.gui.layer_classes import CoverageProposal, propose_coverage
 from napari_crln.gui.layer_data import Layer
 from napari_crln.gui.layer_volume import LayerVolume
-from napari_crln.gui.project_place import free_folder, name_for, projects_folder
+from napari_crln.gui.project_place import free_folder, name_for, project_folder, projects_folder
 from napari_crln.gui.session import Session
 from napari_crln.types import Coverage
 
@@ -69,7 +69,7 @@ class NewProject:
         """Where the project goes; None if they think better of it."""
         title = "New folder for the project"
         path, _ = QFileDialog.getSaveFileName(self._parent, title, str(proposed), "Project folders (*.crln)")
-        return Path(path).with_suffix(".crln") if path else None
+        return project_folder(path) if path else None
 
     def _looked(
         self, layers: list[Any], elsewhere: bool, found: tuple[_Plan, CoverageProposal | None]
