@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ def test_the_slice_in_the_viewer_is_accepted_and_taken_back(
     wait(lambda: session.model.snapshot.project.row(NAME).role == "unlabelled")
     assert (volume.read_targets() == -1).all()
     section.fill_restore_menu()
-    assert [each.text() for each in section.restore_menu.actions()] == ["Revision 1", "No annotation"]
+    earlier, none = (each.text() for each in section.restore_menu.actions())
+    assert earlier.startswith(f"Revision 1: sparse, in use until {time.strftime('%Y-')}")
+    assert none == "No annotation"
 
 
 def test_in_3d_there_is_no_slice_to_accept(opened: Any) -> None:
@@ -127,3 +130,14 @@ def test_export_asks_for_a_folder_and_writes_what_is_predicted(
     assert f"{NAME}.nii.gz" in written
     assert written == {f"{row.name}.nii.gz" for row in rows if row.predicted}
     assert not opened.predict.bar.isVisibleTo(opened.predict)
+
+    (tmp_path / "out" / f"{NAME}.nii.gz").write_bytes(b"mine")
+    opened.predict.ask = Answer(False)
+    opened.predict.export_button.click()
+    wait(lambda: "Nothing was exported" in opened.status.text())
+    assert str(tmp_path / "out") in opened.predict.ask.asked[0].text
+    assert (tmp_path / "out" / f"{NAME}.nii.gz").read_bytes() == b"mine"
+    opened.predict.ask = Answer(True)
+    opened.predict.export_button.click()
+    wait(lambda: "written" in opened.status.text())
+    assert (tmp_path / "out" / f"{NAME}.nii.gz").read_bytes() != b"mine"

@@ -219,7 +219,7 @@ class Presenter:
     def _spawn(self, folder: Path, arguments: list[str]) -> None:
         try:
             self._child = self._launch(arguments, folder / LOG)
-        except OSError as error:
+        except (CrlnError, OSError) as error:
             return self._failed(error)
         return self._set_run(state="starting", note="")
 

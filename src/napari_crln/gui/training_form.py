@@ -98,7 +98,7 @@ def _layers(form: TrainingForm, settings: Sequence[str]) -> list[dict[str, Any]]
         "iterations": form.iterations,
         "engine": {"device": form.device},
     }
-    return [chosen, *map(config.assignment, settings)]
+    return [chosen, *(config.assignment(text, "Settings") for text in settings)]
 
 
 def _settings(form: TrainingForm) -> list[str]:

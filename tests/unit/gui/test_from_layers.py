@@ -397,6 +397,19 @@ def test_without_labels_there_is_nothing_to_ask(voxels: NDArray[np.int16]) -> No
     assert propose_coverage(plan_from_layers([layers.Image(voxels)])) is None
 
 
+def test_labels_in_which_nothing_is_painted_count_as_none(voxels: NDArray[np.int16], tmp_path: Path) -> None:
+    empty = layers.Labels(np.zeros(voxels.shape, np.uint8), name="labels")
+    plan = plan_from_layers([layers.Image(voxels, name="image"), empty])
+    assert propose_coverage(plan) is None, "there is nothing to ask"
+    with pytest.raises(InvalidLabel, match=r"nothing is painted.*Paint"):
+        create_project(tmp_path / "p.crln", plan)
+    far = {"scale": (2, 2, 2), "units": MM}
+    more = [layers.Image(_block(), name="far", **far), layers.Labels(_block(), name="far labels", **far)]
+    both = propose_coverage(plan_from_layers([layers.Image(voxels, name="image"), empty, *more]))
+    assert both is not None
+    assert both.unlabelled == (_block() == 0).mean()
+
+
 # --- sample data: two clicks from training
 
 
