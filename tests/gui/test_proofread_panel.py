@@ -96,6 +96,8 @@ def test_in_3d_there_is_no_slice_to_accept(opened: Any) -> None:
     opened.predict.accept_slice_button.click()
     assert not opened.predict.ask.asked
     assert "3D" in opened.status.text()
+    opened.session.viewer.dims.ndisplay = 2
+    assert "3D" not in opened.status.text()
 
 
 def test_roles_change_from_the_table_and_no_is_an_answer(
@@ -124,7 +126,7 @@ def test_export_asks_for_a_folder_and_writes_what_is_predicted(
 ) -> None:
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "out"))
     opened.predict.export_button.click()
-    wait(lambda: "files written" in opened.status.text())
+    wait(lambda: " written to " in opened.status.text())
     rows = opened.session.model.snapshot.project.volumes
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert f"{NAME}.nii.gz" in written
@@ -139,5 +141,5 @@ def test_export_asks_for_a_folder_and_writes_what_is_predicted(
     assert (tmp_path / "out" / f"{NAME}.nii.gz").read_bytes() == b"mine"
     opened.predict.ask = Answer(True)
     opened.predict.export_button.click()
-    wait(lambda: "written" in opened.status.text())
+    wait(lambda: " written to " in opened.status.text())
     assert (tmp_path / "out" / f"{NAME}.nii.gz").read_bytes() != b"mine"

@@ -49,11 +49,12 @@ class CoverageProposal:
 
 def propose_coverage(plan: Sequence[LayerVolume]) -> CoverageProposal | None:
     """Whether labels seem dense or sparse; reads every voxel of them. None if nothing is painted in any."""
-    found = [volume.labels for volume in plan if volume.labels is not None]
-    painted = [(each, seen) for each in found if (seen := _painted(each.ras.voxels))[0]]
-    if not painted:
+    found = [
+        (volume.labels, _painted(volume.labels.ras.voxels)) for volume in plan if volume.labels is not None
+    ]
+    labels, seen = [each for each, (count, _) in found if count], [one for _, one in found if one[0]]
+    if not labels:
         return None
-    labels, seen = [each for each, _ in painted], [each for _, each in painted]
     share = 1 - sum(count for count, _ in seen) / sum(int(np.prod(each.grid.shape)) for each in labels)
     background = next((value for each in labels if (value := _named_background(each))), None)
     told = _told(labels)
