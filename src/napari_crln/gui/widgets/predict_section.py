@@ -34,7 +34,7 @@ class PredictSection(Section):
         self._make_proofreading()
         self.export_button = Button(
             "E&xport predictions…",
-            "Write the stored predictions into a folder, as NIfTI on the grids of the files that the volumes came from.",
+            "Write the stored predictions into a folder, as NIfTI on the grids of the files that the volumes came from; asks before it writes over any.",
             self._export,
         )
         self.cancel_export_button = Button(
