@@ -346,13 +346,16 @@ def dumps(config: RunConfig) -> str:
     return tomlkit.dumps(config.model_dump(mode="json", exclude_none=True))
 
 
-def assignment(text: str) -> dict[str, Any]:
-    """Parse `a.b.c=value` (value in TOML, or a bare word) into nested values."""
+def assignment(text: str, where: str = "--set") -> dict[str, Any]:
+    """Parse `a.b.c=value` (value in TOML, or a bare word) into nested values; `where` is for the message."""
     path, _, value = (part.strip() for part in text.partition("="))
     keys = path.split(".")
     if not value or not all(keys) or "\n" in value:
         raise ConfigError(
-            f"{text!r} assigns nothing", "an override is section.field=value", "Write it so", "--set"
+            f"{text!r} assigns nothing",
+            "a setting is section.field=value, without blanks",
+            "Write for example batches.labelled=2",
+            where,
         )
     parsed: Any = _value(value)
     for key in reversed(keys):
@@ -398,7 +401,18 @@ def _validated(values: dict[str, Any], where: Path | None) -> RunConfig:
         field = ".".join(str(part) for part in first["loc"]) or "configuration"
         rule = "there is no such field" if first["type"] == "extra_forbidden" else first["msg"]
         found = f"{field} = {shorten(repr(first['input']), 80)}"
-        raise ConfigError(found, rule, "See docs/reference/configuration.md", where) from error
+        raise ConfigError(found, rule, _remedy(first), where) from error
+
+
+def _remedy(first: Any) -> str:
+    """What is right in the place of the first mistake; no path to documentation, which is not installed."""
+    if first["type"] != "extra_forbidden":
+        return "Correct it; the documentation's page 'Configuration' describes every field"
+    *sections, _ = first["loc"]
+    model: Any = RunConfig
+    for name in sections:  # these are right: pydantic found no such field within them
+        model = model.model_fields[name].annotation
+    return f"Choose one of {', '.join(model.model_fields)}"
 
 
 def _preset_folder() -> Any:

@@ -44,6 +44,10 @@ class UsageError(CrlnError):
     exit_code = 2
 
 
+class FilesExist(UsageError):
+    """Files that would be written exist; asked for, they are written over."""
+
+
 class ConfigError(CrlnError):
     """A configuration that is malformed, or that may not change on resume."""
 

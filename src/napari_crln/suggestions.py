@@ -42,6 +42,11 @@ class Suggestion(_Record):
     why: str = ""
 
 
+def in_mm2(area: float) -> str:
+    """An area for a person: three digits, and no power of ten."""
+    return f"{float(f'{area:.3g}'):.12g} mm²"
+
+
 class Suggestions(_Record):
     """The slices worth labelling, best first."""
 

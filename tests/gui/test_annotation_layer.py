@@ -378,6 +378,13 @@ def test_the_layer_can_be_switched_off(desk: Desk) -> None:
     desk.panel.annotate.paint.click()
     assert desk.viewer.layers.selection.active.name == layer.name
     assert layer.mode == "paint"
+    section = desk.panel.annotate
+    assert (section.why.text(), section.shown.isChecked()) == ("", True)
+    desk.session.presenter.show_volume(TEST)
+    assert section.why.text().startswith(f"{TEST} is a test volume")
+    assert (section.shown.isChecked(), section.shown.isEnabled()) == (False, False)
+    desk.session.presenter.show_volume(UNLABELLED)
+    assert (section.shown.isChecked(), section.shown.isEnabled()) == (True, True)
 
 
 def test_the_run_is_told_of_each_save(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:

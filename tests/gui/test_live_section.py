@@ -209,3 +209,13 @@ def test_what_the_user_does_to_live_layers_lasts(shown: Shown, wait: Callable[..
     assert live.layer("prediction") is not edited
     assert edited in viewer.layers
     np.testing.assert_array_equal(edited.data, kept)
+
+
+def test_the_warning_of_an_edited_layer_goes_when_it_is_let_go(shown: Shown) -> None:
+    _tick(shown, "prediction")
+    shown.session._edited("prediction")
+    assert "no longer updated" in shown.panel.status.text()
+    _tick(shown)
+    assert "'crln: prediction', which you painted on, stays" in shown.panel.status.text()
+    _tick(shown, "prediction")
+    assert "no longer updated" not in shown.panel.status.text()

@@ -92,7 +92,7 @@ def test_new_from_open_layers_makes_a_project_that_can_be_trained(
 
     viewer = panel.session.viewer
     random = np.random.default_rng(0)
-    for name in ("a", "b"):
+    for name in ("a", "b (new)"):
         viewer.add_image(random.normal(size=(16, 16, 16)), name=name, units=("mm",) * 3)
     labels = np.zeros((16, 16, 16), np.uint8)
     labels[4:8, 4:8, 4:8] = 1
@@ -104,6 +104,7 @@ def test_new_from_open_layers_makes_a_project_that_can_be_trained(
     assert [row.role for row in panel.session.model.snapshot.project.volumes] == ["labelled", "unlabelled"]
     assert panel.train.train_button.isEnabled()
     assert panel.session.model.snapshot.project.path.parent == tmp_path
+    wait(lambda: "'b (new)' is the volume 'b _new_'" in panel.status.text())
 
 
 def test_the_loop_is_not_blocked_by_slow_work(panel: Any, qtbot: Any) -> None:

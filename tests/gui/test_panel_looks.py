@@ -11,6 +11,7 @@ import pytest
 from qtpy.QtWidgets import QAbstractButton, QComboBox, QLabel, QScrollArea, QTabBar, QWidget
 from superqt import QCollapsible
 
+from napari_crln.events import Stepped
 from napari_crln.gui.model import Message
 from napari_crln.gui.widgets.parts import Button, level_colours
 
@@ -117,3 +118,25 @@ def test_an_empty_plot_says_what_it_waits_for(panel: Any) -> None:
     panel.curves.tabs.setCurrentIndex(2)
     panel.curves.refresh()
     assert "validation" in panel.curves.legend.text()
+
+
+def test_axes_begin_anew_with_another_run(panel: Any) -> None:
+    """A diverged run's losses of 1e13 are nothing to measure the next one's by."""
+    curves, plot = panel.session.model.curves, panel.curves.plots[0]
+    panel.curves.tabs.setCurrentIndex(0)
+    curves.add(_loss(1, 1.0))
+    curves.add(_loss(2, 1.5e13))
+    panel.curves.refresh()
+    plot.setRange(yRange=(0, 1.5e13))  # as after zooming: no longer by itself
+    panel.session.presenter.leave_run()
+    panel.curves.refresh()
+    assert plot.viewRange()[1][1] < 2
+    curves.add(_loss(1, 3.0))
+    curves.add(_loss(2, 5.0))
+    panel.curves.refresh()
+    plot.getViewBox().updateAutoRange()
+    assert 4 < plot.viewRange()[1][1] < 7
+
+
+def _loss(step: int, value: float) -> Stepped:
+    return Stepped(step=step, interval=1, losses={"total": value}, learning_rate=0.1, rate=2.0)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,9 @@ def test_the_slice_in_the_viewer_is_accepted_and_taken_back(
     wait(lambda: session.model.snapshot.project.row(NAME).role == "unlabelled")
     assert (volume.read_targets() == -1).all()
     section.fill_restore_menu()
-    assert [each.text() for each in section.restore_menu.actions()] == ["Revision 1", "No annotation"]
+    earlier, none = (each.text() for each in section.restore_menu.actions())
+    assert earlier.startswith(f"Revision 1: sparse, in use until {time.strftime('%Y-')}")
+    assert none == "No annotation"
 
 
 def test_in_3d_there_is_no_slice_to_accept(opened: Any) -> None:
@@ -93,6 +96,8 @@ def test_in_3d_there_is_no_slice_to_accept(opened: Any) -> None:
     opened.predict.accept_slice_button.click()
     assert not opened.predict.ask.asked
     assert "3D" in opened.status.text()
+    opened.session.viewer.dims.ndisplay = 2
+    assert "3D" not in opened.status.text()
 
 
 def test_roles_change_from_the_table_and_no_is_an_answer(
@@ -121,9 +126,20 @@ def test_export_asks_for_a_folder_and_writes_what_is_predicted(
 ) -> None:
     monkeypatch.setattr(QFileDialog, "getExistingDirectory", lambda *_: str(tmp_path / "out"))
     opened.predict.export_button.click()
-    wait(lambda: "files written" in opened.status.text())
+    wait(lambda: " written to " in opened.status.text())
     rows = opened.session.model.snapshot.project.volumes
     written = {path.name for path in (tmp_path / "out").iterdir()}
     assert f"{NAME}.nii.gz" in written
     assert written == {f"{row.name}.nii.gz" for row in rows if row.predicted}
     assert not opened.predict.bar.isVisibleTo(opened.predict)
+
+    (tmp_path / "out" / f"{NAME}.nii.gz").write_bytes(b"mine")
+    opened.predict.ask = Answer(False)
+    opened.predict.export_button.click()
+    wait(lambda: "Nothing was exported" in opened.status.text())
+    assert str(tmp_path / "out") in opened.predict.ask.asked[0].text
+    assert (tmp_path / "out" / f"{NAME}.nii.gz").read_bytes() == b"mine"
+    opened.predict.ask = Answer(True)
+    opened.predict.export_button.click()
+    wait(lambda: " written to " in opened.status.text())
+    assert (tmp_path / "out" / f"{NAME}.nii.gz").read_bytes() != b"mine"

@@ -53,7 +53,7 @@ def _click(panel: Any, qtbot: Any, row: int) -> None:
 
 def test_rows_say_what_and_why_and_get_pictures(listed: Any, wait: Callable[..., None]) -> None:
     rows = listed.suggest.list
-    assert "phantom_002  ·  slice D 3" in rows.item(0).text()
+    assert "phantom_002  ·  slice z 3" in rows.item(0).text()
     assert "why it is so" in rows.item(0).text()
     assert "3 mm²" in rows.item(0).toolTip()
     assert "iteration 4, 3 of 4 volumes seen. Said." in listed.suggest.hint.text()

@@ -15,6 +15,7 @@ CLASSES = [c for _, c in inspect.getmembers(errors, inspect.isclass) if issubcla
 EXIT_CODES = {
     "CrlnError": 1,
     "UsageError": 2,
+    "FilesExist": 2,
     "ConfigError": 2,
     "VolumeError": 3,
     "UnreadableFile": 3,

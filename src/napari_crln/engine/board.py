@@ -13,8 +13,11 @@ from napari_crln import config
 from napari_crln.engine.coverage import annotated_slices
 from napari_crln.engine.ranking import Choice, Slices, choose
 from napari_crln.engine.survey import VolumeSurvey
-from napari_crln.suggestions import Suggestion, Suggestions
+from napari_crln.suggestions import Suggestion, Suggestions, in_mm2
 from napari_crln.types import ShapeDHW, TargetDHW
+
+#: %. That a slice is among the 96 % most unsure is no reason for it.
+_WORTH_TELLING = 50
 
 
 class Board:
@@ -122,15 +125,16 @@ def _suggestion(choice: Choice, names: Sequence[str], slices: Slices) -> Suggest
 
 
 def _why(slices: Slices, choice: Choice) -> str:
-    """One line of words: what it stands for, and each factor against the other candidates."""
+    """One line of words: each factor, against the other candidates where it is in favour, and what it stands for."""
     row = choice.row
     candidates = slices.uncertainty[~slices.annotated]
     top = 100 * float((candidates >= slices.uncertainty[row]).mean())
-    words = [f"unsure of {slices.uncertainty[row]:.3g} mm² (top {max(1, round(top))} %)"]
+    among = f", among the {max(1, round(top))} % most unsure" if top <= _WORTH_TELLING else ""
+    words = [f"unsure of {in_mm2(float(slices.uncertainty[row]))}{among}"]
     if slices.disagreement is not None:
         words.append(f"rectification disputes {100 * slices.disagreement[row]:.0f} % of that")
     if slices.annotated.any():
-        words.append(f"newer than {100 * choice.newer_than:.0f} % of the others")
+        words.append(f"looks less like annotated ones than {100 * choice.newer_than:.0f} % of the slices do")
     if choice.stands_for > 1:
         words.append(f"stands for {choice.stands_for} slices")
     return ", ".join(words)

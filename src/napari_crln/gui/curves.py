@@ -66,10 +66,17 @@ class Series:
 
 
 class Curves:
-    """All series of a run, by name; `revision` grows with every change, so that a view knows when to draw."""
+    """All series of a run, by name.
+
+    Attributes
+    ----------
+    revision : grows with every change, so that a view knows when to draw
+    runs : grows when another run is watched, so that it knows when to begin anew
+    """
 
     def __init__(self, capacity: int = CAPACITY) -> None:
         self._capacity = capacity
+        self.revision = self.runs = -1
         self.clear()
 
     def clear(self) -> None:
@@ -77,7 +84,8 @@ class Curves:
         self.losses: dict[str, Series] = {}
         self.measures: dict[str, Series] = {}
         self.dice: dict[str, Series] = {}
-        self.revision = 0
+        self.revision += 1
+        self.runs += 1
 
     def add(self, event: Event) -> None:
         """Take in an event; other kinds than reports and validations change nothing."""

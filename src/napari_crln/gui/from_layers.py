@@ -78,6 +78,15 @@ def plan_volumes(states: Iterable[Layer]) -> list[LayerVolume]:
     ]
 
 
+def renamed(plan: Sequence[LayerVolume], most: int = 3) -> str:
+    """Which volumes cannot have their layers' names, in a line for a person; "" if all can."""
+    pairs = [f"'{v.image.name}' is the volume '{v.name}'" for v in plan if v.name != v.image.name]
+    if not pairs:
+        return ""
+    more = f", and {len(pairs) - most} more are renamed" if len(pairs) > most else ""
+    return f"{', '.join(pairs[:most])}{more}: names of volumes are file names, and no two are alike."
+
+
 def create_project(
     path: AnyPath,
     plan: Sequence[LayerVolume],

@@ -48,11 +48,13 @@ class CoverageProposal:
 
 
 def propose_coverage(plan: Sequence[LayerVolume]) -> CoverageProposal | None:
-    """Whether labels seem dense or sparse; reads every voxel of them. None if no volume has labels."""
-    labels = [volume.labels for volume in plan if volume.labels is not None]
+    """Whether labels seem dense or sparse; reads every voxel of them. None if nothing is painted in any."""
+    found = [
+        (volume.labels, _painted(volume.labels.ras.voxels)) for volume in plan if volume.labels is not None
+    ]
+    labels, seen = [each for each, (count, _) in found if count], [one for _, one in found if one[0]]
     if not labels:
         return None
-    seen = [_painted(each.ras.voxels) for each in labels]
     share = 1 - sum(count for count, _ in seen) / sum(int(np.prod(each.grid.shape)) for each in labels)
     background = next((value for each in labels if (value := _named_background(each))), None)
     told = _told(labels)
@@ -153,9 +155,9 @@ def _names(labels: Iterable[LayerArray]) -> dict[int, str]:
 def _check_values(values: Sequence[int]) -> None:
     if not values:
         raise InvalidLabel(
-            "no class: all labels are empty",
+            "no class: nothing is painted in any labels layer",
             "a project has at least one class",
-            "Paint a structure, or name the classes",
+            "Paint a structure in a labels layer of one image (New labels layer, above the list of layers) first",
         )
     if values[0] < 0:
         raise InvalidLabel(

@@ -18,6 +18,7 @@ from napari_crln.gui.run_view import RunView
 from napari_crln.gui.training_form import TrainingForm
 from napari_crln.suggestions import Suggestions
 from napari_crln.types import Coverage, Role, ShapeDHW
+from napari_crln.volume.accept import Kept
 from napari_crln.volume.labels import LabelClass
 
 
@@ -29,6 +30,7 @@ class VolumeRow:
     ----------
     coverage, revision : of its annotation; None and 0 without one
     restorable : revisions of the annotation that can be had back, newest first; 0 is none at all
+    kept : what is known of those that the history has
     fault : why it cannot be read; "" where it can
     """
 
@@ -39,6 +41,7 @@ class VolumeRow:
     predicted: bool = False
     revision: int = 0
     restorable: tuple[int, ...] = ()
+    kept: tuple[Kept, ...] = ()
     fault: str = ""
 
 

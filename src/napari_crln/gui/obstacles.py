@@ -94,14 +94,21 @@ def to_predict_shown(now: Snapshot) -> str:
     return to_predict(now) or ("" if now.shown else "No volume is shown: click one in the table.")
 
 
-def to_annotate(now: Snapshot) -> str:
-    """Why nothing can be painted on the shown volume."""
-    row = None if now.project is None else now.project.row(now.shown)
+def to_show_annotation(now: Snapshot) -> str:
+    """Why the shown volume has no layer to paint on."""
+    row = now.shown_row
+    if now.project is None:
+        return _NO_PROJECT
     if row is None:
         return "No volume is shown: click one in the table."
     if row.role not in ("labelled", "unlabelled"):
         return f"{row.name} is a {row.role} volume: its labels measure models, and are not painted on here."
-    return "" if now.annotation.on else "The annotation layer is switched off."
+    return ""
+
+
+def to_annotate(now: Snapshot) -> str:
+    """Why nothing can be painted on the shown volume."""
+    return to_show_annotation(now) or ("" if now.annotation.on else "The annotation layer is switched off.")
 
 
 def to_suggest(now: Snapshot) -> str:

@@ -7,6 +7,7 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
+from napari_crln.errors import CrlnError
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import PredictionReport, follow_prediction, last_words
@@ -57,7 +58,7 @@ class Predictor:
         lines.skip()
         try:
             child = self._launch(arguments, log)
-        except OSError as error:
+        except (CrlnError, OSError) as error:
             return self._model.say(f"Prediction could not start: {error}", "error")
         self._child = child
         self._model.update(prediction=PredictionView(running=True))

@@ -124,6 +124,8 @@ class Presenter:
 
     def set_form(self, **fields: Any) -> None:
         """Change fields of the Train section."""
+        if "preset" in fields:
+            fields.setdefault("of_project", False)
         self.model.update(form=replace(self.model.snapshot.form, **fields))
 
     def start(self) -> None:
@@ -220,7 +222,7 @@ class Presenter:
     def _spawn(self, folder: Path, arguments: list[str]) -> None:
         try:
             self._child = self._launch(arguments, folder / LOG)
-        except OSError as error:
+        except (CrlnError, OSError) as error:
             return self._failed(error)
         return self._set_run(state="starting", note="")
 

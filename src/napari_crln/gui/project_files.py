@@ -9,13 +9,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from napari_crln.errors import CrlnError
+from napari_crln.errors import CrlnError, ProjectError
 from napari_crln.events import ENVIRONMENT_FILE
 from napari_crln.gui.following import is_trained
 from napari_crln.gui.model import ProjectView, VolumeRow
 from napari_crln.run.folder import RUNS, RunFolder, runs
 from napari_crln.types import AnnotationDHW, Coverage, LabelDHW
+from napari_crln.volume.accept import kept_annotations
 from napari_crln.volume.geometry import Grid
+from napari_crln.volume.manifest import FILE as MANIFEST
 from napari_crln.volume.project import Project
 from napari_crln.volume.proofread import restorable
 from napari_crln.volume.stored import Volume
@@ -67,6 +69,13 @@ def read_project(path: Path) -> Opened:
         If it is none, or is damaged.
     """
     chosen = path if (path / ENVIRONMENT_FILE).is_file() else None
+    if path.name == RUNS and chosen is None and (path.parent / MANIFEST).is_file():
+        raise ProjectError(
+            "the folder of all runs",
+            "one run is watched at a time",
+            "Choose the folder of one run in it",
+            path,
+        )
     path = path if chosen is None else chosen.resolve().parent.parent
     project = Project.open(path)
     found = runs(path)
@@ -99,7 +108,7 @@ def _row(volume: Volume) -> VolumeRow:
     try:
         return VolumeRow(
             volume.name, volume.role, volume.grid.shape, volume.coverage, volume.has_prediction,
-            volume.revision, restorable(volume),
+            volume.revision, restorable(volume), tuple(kept_annotations(volume)),
         )  # fmt: skip
     except CrlnError as error:
         return VolumeRow(volume.name, volume.role, (0, 0, 0), fault=str(error))

@@ -1,4 +1,4 @@
-"""Where a project goes that nobody gave a place: a folder of the user's home, under a name that is free."""
+"""Where a project goes: what a user chose, or a folder of their home, under a name that is free."""
 
 from __future__ import annotations
 
@@ -8,6 +8,14 @@ from itertools import count, takewhile
 from pathlib import Path
 
 from napari_crln.volume.names import plain_name
+
+SUFFIX = ".crln"
+
+
+def project_folder(chosen: str) -> Path:
+    """The folder that was chosen in a dialog, which ends with `.crln`; a dot in its name cuts nothing off."""
+    path = Path(chosen)
+    return path if path.suffix.lower() == SUFFIX else path.with_name(path.name + SUFFIX)
 
 
 def projects_folder() -> Path:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 
+from napari_crln.errors import FilesExist
 from napari_crln.gui.model import Snapshot, VolumeRow
 from napari_crln.types import Role
 from napari_crln.volume.accept import HISTORY, Plane
@@ -34,6 +36,16 @@ def before_accepting(row: VolumeRow, plane: Plane | None) -> Question:
         f"Make the prediction of {row.name}, {what}, its annotation?",
         " ".join([_what_happens(row, plane), _what_is_kept(row), *_new_role(row)]),
         "Accept",
+    )
+
+
+def before_overwriting(folder: Path, error: FilesExist) -> Question:
+    """Whether an export shall write over files."""
+    return Question(
+        "Export predictions",
+        f"Write over files in {folder}?",
+        f"{error.value[0].upper()}{error.value[1:]}; what they hold now is lost.",
+        "Overwrite",
     )
 
 

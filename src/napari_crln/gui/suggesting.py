@@ -6,6 +6,7 @@ import time
 from collections.abc import Iterator
 from functools import partial
 
+from napari_crln.errors import CrlnError
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import last_words
@@ -33,7 +34,7 @@ class SliceSuggester:
         arguments = ["suggest", str(now.project.path), "--run", now.run.name, "--publish", "--json"]
         try:
             self._child = child = self._launch(arguments, now.run.folder / LOG)
-        except OSError as error:
+        except (CrlnError, OSError) as error:
             return self._model.say(f"Suggesting could not start: {error}", "error")
         self._model.update(suggesting=True)
         self._background.stream(

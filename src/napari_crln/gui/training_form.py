@@ -28,6 +28,7 @@ class TrainingForm:
     Parameters
     ----------
     settings : further fields as `section.field=value`, parted by blanks or semicolons
+    of_project : the preset is the one that the project names, no choice of the user's
     """
 
     preset: str = AUTOMATIC
@@ -35,6 +36,7 @@ class TrainingForm:
     iterations: int = _ITERATIONS["cpu"]
     device: str = "auto"
     settings: str = ""
+    of_project: bool = False
 
 
 def preset_names() -> list[str]:
@@ -50,10 +52,12 @@ def usual_iterations(preset: str, device: str) -> int:
 
 
 def form_for(preset: str | None, form: TrainingForm) -> TrainingForm:
-    """The form for another project: its preset if it names one that may be chosen, else the form as it was."""
-    if preset is None or preset not in preset_names():
+    """The form for another project: its preset if it names one that may be chosen; a preset of the user's stays."""
+    named = preset is not None and preset in preset_names()
+    if not named and not form.of_project:
         return form
-    return replace(form, preset=preset, iterations=usual_iterations(preset, form.device))
+    preset = preset if preset is not None and named else AUTOMATIC
+    return replace(form, preset=preset, iterations=usual_iterations(preset, form.device), of_project=named)
 
 
 def run_config(form: TrainingForm, shapes: Sequence[ShapeDHW]) -> RunConfig:
@@ -94,7 +98,7 @@ def _layers(form: TrainingForm, settings: Sequence[str]) -> list[dict[str, Any]]
         "iterations": form.iterations,
         "engine": {"device": form.device},
     }
-    return [chosen, *map(config.assignment, settings)]
+    return [chosen, *(config.assignment(text, "Settings") for text in settings)]
 
 
 def _settings(form: TrainingForm) -> list[str]:

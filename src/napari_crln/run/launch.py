@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
+from napari_crln.durable import space_for
 from napari_crln.errors import CrlnError
 from napari_crln.events import Stop
 from napari_crln.run.processes import descendants, kill
@@ -125,10 +126,17 @@ def launch(arguments: Sequence[str], log: Path, *, program: Sequence[str] = PROG
     ----------
     arguments : of the command line, e.g. `["resume", "--run", "…"]`
     log : file in the run folder that stdout and stderr are appended to
+
+    Raises
+    ------
+    ProjectError, OutOfSpace
+        If the log cannot be written.
     """
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
-    with log.open("ab") as output:
+    with space_for(log.parent):
+        output = log.open("ab")
+    with output:
         process = subprocess.Popen(
             [*program, *arguments],
             stdin=subprocess.DEVNULL,

@@ -20,14 +20,17 @@ from napari_crln.volume import store
 from napari_crln.volume.annotate import Plane, plane_of
 from napari_crln.volume.annotation import fill_annotation, read_record, roll_forward
 from napari_crln.volume.editing import writing
+from napari_crln.volume.journal import LAST
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
 __all__ = [
     "Accepted",
+    "Kept",
     "Plane",
     "accept_prediction",
     "keep_annotation",
+    "kept_annotations",
     "kept_revisions",
     "replace_annotation",
     "restore_annotation",
@@ -42,6 +45,19 @@ class Accepted(NamedTuple):
     revision: int
     coverage: Coverage
     kept: Path | None
+
+
+class Kept(NamedTuple):
+    """An annotation in the history.
+
+    Parameters
+    ----------
+    until : when another took its place and it was copied, s since 1970
+    """
+
+    revision: int
+    coverage: Coverage
+    until: float
 
 
 def accept_prediction(
@@ -118,6 +134,11 @@ def kept_revisions(volume: Volume) -> list[int]:
     return sorted(int(found[1]) for name in names if (found := re.fullmatch(r"annotation-(\d+)", name)))
 
 
+def kept_annotations(volume: Volume) -> list[Kept]:
+    """What the history has, oldest first."""
+    return [_kept(volume, revision) for revision in kept_revisions(volume)]
+
+
 def restore_annotation(volume: Volume, revision: int) -> Accepted:
     """Bring an annotation back from the history, as a new revision; the present one is copied there first.
 
@@ -134,6 +155,11 @@ def restore_annotation(volume: Volume, revision: int) -> Accepted:
     folder = volume.path / HISTORY / f"annotation-{revision}"
     coverage = read_record(folder).coverage
     return replace_annotation(volume, store.read(folder / "0"), coverage)
+
+
+def _kept(volume: Volume, revision: int) -> Kept:
+    folder = volume.path / HISTORY / f"annotation-{revision}"
+    return Kept(revision, read_record(folder).coverage, (folder / LAST).stat().st_mtime)
 
 
 def _trainable(project: Project, name: str) -> Volume:

@@ -12,7 +12,7 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from napari_crln.errors import ProjectError, UsageError
+from napari_crln.errors import FilesExist, ProjectError, UsageError
 from napari_crln.types import NOT_ANNOTATED
 from napari_crln.volume.labels import ClassTable, smallest_dtype
 from napari_crln.volume.names import same_file
@@ -41,7 +41,7 @@ def plan_export(
     ------
     ProjectError
         If a named volume, or every volume, lacks them.
-    UsageError
+    UsageError, FilesExist
         As of `nifti_files`.
     """
     named = [project.volume(name) for name in dict.fromkeys(names)]
@@ -64,7 +64,9 @@ def nifti_files(volumes: Sequence[Volume], folder: Path, *, overwrite: bool = Fa
     Raises
     ------
     UsageError
-        If two volumes came from files of the same name, whatever its case, or a file exists and `overwrite` is off.
+        If two volumes came from files of the same name, whatever its case.
+    FilesExist
+        If a file exists and `overwrite` is off.
     """
     files = {volume.name: folder / nifti_name(volume) for volume in volumes}
     counts = Counter(same_file(path.name) for path in files.values())
@@ -78,10 +80,12 @@ def nifti_files(volumes: Sequence[Volume], folder: Path, *, overwrite: bool = Fa
         )
     found = [path for path in files.values() if path.exists()]
     if found and not overwrite:
-        raise UsageError(
-            f"{len(found)} of the files to write exist", "nothing is overwritten unasked",
-            "Choose another folder, or ask to overwrite (--overwrite)", found[0],
-        )  # fmt: skip
+        raise FilesExist(
+            f"{len(found)} of {len(files)} files that would be written {'exists' if len(found) == 1 else 'exist'}",
+            "nothing is overwritten unasked",
+            "Choose another folder, or ask to overwrite (in the shell: --overwrite)",
+            found[0],
+        )
     folder.mkdir(parents=True, exist_ok=True)
     return files
 

@@ -73,7 +73,10 @@ def read(project: Path) -> Manifest:
         values = tomllib.loads(read_small(path, _LIMIT).decode("utf-8"))
     except (FileNotFoundError, NotADirectoryError):
         raise ProjectError(
-            "no project here", f"a project is a folder with {FILE}", "Create or import one there", project
+            "no project here",
+            f"a project is a folder with {FILE}",
+            "Choose one that has it, or make a project there",
+            project,
         ) from None
     except OSError as error:
         raise ProjectError(

@@ -102,7 +102,7 @@ def test_a_round_surveys_all_that_may_be_trained_on_and_publishes(
         assert (item.volume, item.index) not in {("a", 1), ("a", 9), ("b", 0), ("b", 1), ("b", 2)}
         assert item.disagreement is not None
         assert "unsure of" in item.why
-        assert "newer than" in item.why
+        assert "less like annotated" in item.why
     assert sorted(item.volume for item in found.items[:4]) == ["a", "a", "b", "b"], "begun volumes first"
     assert all(0 < item.score <= 1 for item in found.items)
 

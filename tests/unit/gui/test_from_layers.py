@@ -22,7 +22,7 @@ from napari_crln.errors import (
     UsageError,
 )
 from napari_crln.gui import readers, sample_data
-from napari_crln.gui.from_layers import create_project, plan_from_layers
+from napari_crln.gui.from_layers import create_project, plan_from_layers, renamed
 from napari_crln.gui.layer_classes import class_table, propose_coverage
 from napari_crln.gui.layer_data import placement
 from napari_crln.volume import nifti
@@ -395,6 +395,31 @@ def test_a_value_named_background_tells_sparse_labels() -> None:
 
 def test_without_labels_there_is_nothing_to_ask(voxels: NDArray[np.int16]) -> None:
     assert propose_coverage(plan_from_layers([layers.Image(voxels)])) is None
+
+
+def test_labels_in_which_nothing_is_painted_count_as_none(voxels: NDArray[np.int16], tmp_path: Path) -> None:
+    empty = layers.Labels(np.zeros(voxels.shape, np.uint8), name="labels")
+    plan = plan_from_layers([layers.Image(voxels, name="image"), empty])
+    assert propose_coverage(plan) is None, "there is nothing to ask"
+    with pytest.raises(InvalidLabel, match=r"nothing is painted.*Paint"):
+        create_project(tmp_path / "p.crln", plan)
+    far = {"scale": (2, 2, 2), "units": MM}
+    more = [layers.Image(_block(), name="far", **far), layers.Labels(_block(), name="far labels", **far)]
+    both = propose_coverage(plan_from_layers([layers.Image(voxels, name="image"), empty, *more]))
+    assert both is not None
+    assert both.unlabelled == (_block() == 0).mean()
+
+
+def test_a_name_that_had_to_be_changed_is_told(voxels: NDArray[np.int16]) -> None:
+    scales = {"Maus Nr 2 Schädel (Süd)": 1, "a": 2, "A": 3}
+    plan = plan_from_layers(
+        [layers.Image(voxels, name=n, scale=(s,) * 3, units=MM) for n, s in scales.items()]
+    )
+    said = renamed(plan)
+    assert f"'Maus Nr 2 Schädel (Süd)' is the volume '{plan[0].name}'" in said
+    assert f"'A' is the volume '{plan[2].name}'" in said
+    assert "'a'" not in said
+    assert renamed(plan[1:2]) == ""
 
 
 # --- sample data: two clicks from training

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import yaml
 
 from napari_crln import durable
 from napari_crln.gui.sample_data import LABELLED, VOLUMES
@@ -68,3 +69,10 @@ def test_links_of_the_hub_description_are_absolute() -> None:
     links = re.findall(r"\]\(([^)]+)\)", HUB.read_text("utf-8"))
     assert links
     assert all(link.startswith("https://") for link in links)
+
+
+@pytest.mark.parametrize("page", [ROOT / "README.md", ROOT / "docs/reference/napari-files.md"])
+def test_pages_name_the_entry_of_the_sample_as_napari_does(page: Path) -> None:
+    manifest = yaml.safe_load((ROOT / "napari.yaml").read_text("utf-8"))
+    (sample,) = manifest["contributions"]["sample_data"]
+    assert f"Open Sample › {sample['display_name']} (CRLN segmentation)" in page.read_text("utf-8")

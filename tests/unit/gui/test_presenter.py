@@ -124,6 +124,13 @@ def test_a_folder_that_is_no_project_is_a_message_and_leaves_things_as_they_were
     assert (desk.now.project, desk.now.busy) == (before, "")
 
 
+def test_the_folder_of_all_runs_is_no_run_and_the_message_says_what_is(desk: Desk) -> None:
+    desk.presenter.start()
+    desk.presenter.stop()
+    desk.presenter.open_project(desk.now.run.folder.parent)
+    assert "one run" in desk.now.message.text.partition("; ")[2]
+
+
 def test_train_makes_a_run_folder_as_the_form_says_and_starts_it(desk: Desk) -> None:
     desk.presenter.set_form(
         method="mean-teacher", iterations=7, device="cpu", settings="seed=3; batches.labelled=1"
@@ -146,6 +153,16 @@ def test_train_makes_a_run_folder_as_the_form_says_and_starts_it(desk: Desk) -> 
 def test_a_project_that_names_a_preset_is_trained_with_it(desk: Desk, tmp_path: Path) -> None:
     desk.presenter.make_sample(tmp_path / "s.crln")
     assert (desk.now.form.preset, desk.now.form.iterations) == ("demo", build(load_preset("demo")).iterations)
+
+
+def test_a_preset_stays_only_where_the_user_chose_it(desk: Desk, sample: Path, tmp_path: Path) -> None:
+    before = desk.now.form
+    desk.presenter.make_sample(tmp_path / "s.crln")
+    desk.presenter.open_project(sample)
+    assert desk.now.form == before, "the sample's preset is not this project's"
+    desk.presenter.set_form(preset="hippocampus", iterations=77)
+    desk.presenter.open_project(sample)
+    assert (desk.now.form.preset, desk.now.form.iterations) == ("hippocampus", 77)
 
 
 def test_a_wrong_setting_is_a_message_and_no_run(desk: Desk) -> None:

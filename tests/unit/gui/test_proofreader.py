@@ -197,6 +197,7 @@ def test_predictions_are_exported_bit_for_bit_and_never_overwritten(desk: Desk, 
     desk.exporter.export(out)
     desk.background.pump(20)
     assert (desk.now.message.level, desk.now.export.running) == ("error", False)
+    assert "4 of 4 files that would be written exist;" in desk.now.message.text
     assert {file: file.read_bytes() for file in out.iterdir()} == before
 
 

@@ -95,8 +95,18 @@ def test_a_setting_that_is_wrong_is_named() -> None:
     form = TrainingForm(settings="batches.labeled=1")
     with pytest.raises(ConfigError, match="labeled"):
         run_config(form, [SHAPE])
-    with pytest.raises(ConfigError, match="labeled"):
+    with pytest.raises(ConfigError, match=r"batches\.labeled.*Choose one of.* labelled"):
         command_line(form, Path("p.crln"))
+
+
+@pytest.mark.parametrize(
+    "settings", ["seed", "sed=3", "seed=three", "batches.labelled=0", "engine.device.x=1"]
+)
+def test_messages_on_settings_are_for_who_has_only_the_panel(settings: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        run_config(TrainingForm(settings=settings), [SHAPE])
+    assert "--set" not in str(caught.value)
+    assert "docs/" not in str(caught.value)
 
 
 def test_automatic_is_no_preset_that_ships_and_may_be_chosen() -> None:

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import sys
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from napari_crln.errors import ProjectError
 from napari_crln.run.launch import PROGRAM, Child, launch
 
 OBEYS = """
@@ -128,3 +130,15 @@ def test_the_log_is_appended_to_and_its_end_shown(tmp_path: Path) -> None:
         child.wait(20)
     assert child.log.read_text() == "oneoneone\ntwotwotwo\n"
     assert child.tail(4) == "two\n"
+
+
+def test_where_the_log_cannot_be_written_the_message_says_what_to_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system")
+
+    monkeypatch.setattr(Path, "open", refuse)
+    with pytest.raises(ProjectError, match=r"cannot be written to \(Read-only.*work on a copy") as caught:
+        launch([], tmp_path / "log.txt")
+    assert caught.value.where == str(tmp_path)

@@ -9,7 +9,7 @@ import pytest
 from napari_crln.errors import RunError
 from napari_crln.events import SUGGESTIONS_FILE
 from napari_crln.run.suggestions import read_suggestions, stamp
-from napari_crln.suggestions import Suggestion, Suggestions
+from napari_crln.suggestions import Suggestion, Suggestions, in_mm2
 
 LIST = Suggestions(
     step=7,
@@ -40,3 +40,10 @@ def test_a_damaged_or_newer_list_is_an_error_that_names_the_file(
     (tmp_path / SUGGESTIONS_FILE).write_text(text)
     with pytest.raises(RunError, match=rf"{SUGGESTIONS_FILE}: .*{reason}"):
         read_suggestions(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("area", "text"), [(1903.4, "1900 mm²"), (3.0, "3 mm²"), (0.0421, "0.0421 mm²"), (2.5e7, "25000000 mm²")]
+)
+def test_areas_are_written_for_people(area: float, text: str) -> None:
+    assert in_mm2(area) == text

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from numpy.typing import NDArray
 from napari_crln.errors import InvalidLabel, ProjectError
 from napari_crln.types import Role
 from napari_crln.volume import accept as accepting
-from napari_crln.volume.accept import Plane
+from napari_crln.volume.accept import Plane, kept_annotations
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
 from napari_crln.volume.proofread import NONE_YET, accept, restorable, restore
@@ -46,6 +47,9 @@ def test_every_state_of_an_annotation_can_be_had_back(
     accept(project, "v", Plane(1, 3))
     accept(project, "v")
     assert restorable(volume) == (2, 1, NONE_YET)
+    kept = kept_annotations(volume)
+    assert [(each.revision, each.coverage) for each in kept] == [(1, "dense"), (2, "dense")]
+    assert 0 <= time.time() - kept[0].until < 600
     assert restore(project, "v", 1).role == "labelled"
     np.testing.assert_array_equal(volume.read_annotation(), before)
     assert volume.coverage == "dense"

@@ -44,18 +44,24 @@ class AnnotateSection(Section):
             "This slice is annotated completely: whatever is not painted in it is background. Can be undone.",
             complete,
         )
+        self.why = Hint("why not annotate")
         self.saving = Hint("annotation saved")
         self.add_row(self.shown, self.correct)
         self.add_row(self.paint, self.complete)
+        self.rows.addWidget(self.why)
         self.rows.addWidget(self.saving)
 
     def draw(self, now: Snapshot, old: Snapshot | None) -> None:
         """Show a snapshot."""
         view = now.annotation
+        without, reason = obstacles.to_show_annotation(now), obstacles.to_annotate(now)
         with QSignalBlocker(self.shown), QSignalBlocker(self.correct):
-            self.shown.setChecked(view.on)
-            self.correct.setChecked(view.correcting)
-        reason = obstacles.to_annotate(now)
+            self.shown.setChecked(
+                view.on and not without
+            )  # what is chosen holds for the next volume that has a layer
+            self.correct.setChecked(view.correcting and not without)
+        self.shown.setEnabled(not without)
+        self.why.say(reason)
         self.paint.hinder(reason)
         self.complete.hinder(reason)
         self.correct.setEnabled(not reason)

@@ -35,6 +35,7 @@ class CurvesSection(Section):
         super().__init__()
         self._curves = curves
         self._drawn: tuple[int, int] | None = None
+        self._runs = curves.runs
         self.tabs = QTabWidget()
         self.tabs.setDocumentMode(True)
         self.plots = [_Plot("loss (no unit)"), _Plot("share, 0 to 1"), _Plot("Dice, 0 to 1")]
@@ -69,6 +70,10 @@ class CurvesSection(Section):
         if state == self._drawn or not self.tabs.isVisible():
             return
         self._drawn = state
+        if self._runs != self._curves.runs:
+            self._runs = self._curves.runs
+            for plot in self.plots:
+                plot.begin()
         measures = {n: s for n, s in self._curves.measures.items() if n != "gradient_norm"}
         groups = (self._curves.losses, measures, self._curves.dice)
         self.plots[index].draw(groups[index])
@@ -101,6 +106,12 @@ class _Plot(pg.PlotWidget):
             self.getPlotItem().getAxis(side).setTextPen(ink)
         for index, line in enumerate(self._lines.values()):
             line.setPen(self._pen(index))
+
+    def begin(self) -> None:
+        """Nothing is drawn, and axes are as at first: another run's losses may be of another size."""
+        self.draw({})
+        self.setRange(xRange=(0, 1), yRange=(0, 1))
+        self.enableAutoRange()
 
     def draw(self, series: Mapping[str, Series]) -> None:
         """Show these, and no others."""

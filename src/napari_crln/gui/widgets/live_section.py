@@ -6,6 +6,7 @@ from qtpy.QtCore import QSignalBlocker, Qt
 from qtpy.QtWidgets import QCheckBox, QComboBox, QDoubleSpinBox, QGridLayout, QSpinBox
 from superqt import QLabeledSlider
 
+from napari_crln.gui import told
 from napari_crln.gui.live_maps import BY_KEY, LIVE_MAPS
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.presenter import Presenter
@@ -65,17 +66,27 @@ class LiveSection(Section):
             self._draw_classes(now)
         if (
             old is None
-            or now.run.previews != old.run.previews
+            or now.run != old.run
             or now.shown != old.shown
             or now.live != old.live
+            or now.project != old.project
         ):
             self._draw_history(now)
 
     def _tick(self, key: str) -> QCheckBox:
         box = QCheckBox(BY_KEY[key].title)
         box.setToolTip(BY_KEY[key].tip)
-        box.toggled.connect(lambda on: self._presenter.tick_map(key, on))
+        box.toggled.connect(lambda on: self._ticked(key, on))
         return box
+
+    def _ticked(self, key: str, on: bool) -> None:
+        """A layer that was painted on becomes the user's: the warning that it is not updated has had its day."""
+        edited = key in self._presenter.model.snapshot.live.edited
+        self._presenter.tick_map(key, on)
+        if edited:
+            self._presenter.model.say(
+                f"'{BY_KEY[key].layer_name}', which you painted on, stays as your own layer."
+            )
 
     def _lay_out(self) -> None:
         grid = QGridLayout()
@@ -139,23 +150,11 @@ class LiveSection(Section):
         newest = max(len(own) - 1, 0)
         chosen = now.live.generation
         at = self._generations.index(chosen) if chosen in self._generations else newest
-        gone = bool(own) and not own[at].kept
         with QSignalBlocker(self.history):
             self.history.setRange(0, newest)
             self.history.setValue(at)
         self.history.setEnabled(newest > 0)
-        if not own:
-            waiting = now.run.active and now.live.budget > 0
-            self.seen.say("The first maps come soon after training has started." if waiting else "")
-        elif chosen is None:
-            self.seen.say(f"Newest maps, of iteration {own[-1].step}.")
-        elif gone:
-            self.seen.say(
-                f"Maps of iteration {own[at].step}, which the run has meanwhile removed; they stay in the viewer "
-                "until you move on. The right end follows the newest."
-            )
-        else:
-            self.seen.say(f"Maps of iteration {own[at].step}. The right end follows the newest.")
+        self.seen.say(told.of_maps(now))
 
     def _class_chosen(self, index: int) -> None:
         if index >= 0:

@@ -13,11 +13,11 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_crln.gui import obstacles
-from napari_crln.gui.from_layers import create_project, layer_states, plan_volumes
+from napari_crln.gui.from_layers import create_project, layer_states, plan_volumes, renamed
 from napari_crln.gui.layer_classes import CoverageProposal, propose_coverage
 from napari_crln.gui.layer_data import Layer
 from napari_crln.gui.layer_volume import LayerVolume
-from napari_crln.gui.project_place import free_folder, name_for, projects_folder
+from napari_crln.gui.project_place import free_folder, name_for, project_folder, projects_folder
 from napari_crln.gui.session import Session
 from napari_crln.types import Coverage
 
@@ -69,7 +69,7 @@ class NewProject:
         """Where the project goes; None if they think better of it."""
         title = "New folder for the project"
         path, _ = QFileDialog.getSaveFileName(self._parent, title, str(proposed), "Project folders (*.crln)")
-        return Path(path).with_suffix(".crln") if path else None
+        return project_folder(path) if path else None
 
     def _looked(
         self, layers: list[Any], elsewhere: bool, found: tuple[_Plan, CoverageProposal | None]
@@ -90,7 +90,7 @@ class NewProject:
             return create_project(folder, plan, coverage, background=background).path
 
         return self._session.presenter.create_project(
-            make, f"making {folder.name}", partial(self._opened, layers, folder)
+            make, f"making {folder.name}", partial(self._opened, layers, folder, renamed(plan))
         )
 
     def _coverage(self, proposal: CoverageProposal | None) -> Coverage | None:
@@ -98,12 +98,13 @@ class NewProject:
             return "dense"  # of no labels at all
         return proposal.coverage if proposal.certain else self.ask_coverage(proposal)
 
-    def _opened(self, layers: list[Any], folder: Path) -> None:
+    def _opened(self, layers: list[Any], folder: Path, new_names: str) -> None:
         """The project's own layers show the same: hide those that it was made of."""
         for layer in layers:
             if layer in self._session.viewer.layers and layer.visible:  # each change draws the scene anew
                 layer.visible = False
-        self._session.model.say(f"Made {folder}. Its layers take the place of yours, which are hidden.")
+        said = f"Made {folder}. Its layers take the place of yours, which are hidden. {new_names}"
+        self._session.model.say(said.strip())
 
     def _failed(self, error: Exception) -> None:
         self._session.model.update(busy="")

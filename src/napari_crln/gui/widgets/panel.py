@@ -56,6 +56,7 @@ class CrlnPanel(QWidget):
         self._lay_out()
         self._dress()
         viewer.events.theme.connect(self._dress)
+        viewer.dims.events.ndisplay.connect(self._turned)
         self._draw(session.model.snapshot, None)
         session.model.changed.connect(self._draw)
         session.bridge.every(_CURVES_EVERY_S, self.curves.refresh)
@@ -78,6 +79,7 @@ class CrlnPanel(QWidget):
 
     def _end(self) -> None:
         self._viewer.events.theme.disconnect(self._dress)
+        self._viewer.dims.events.ndisplay.disconnect(self._turned)
         self.session.model.changed.disconnect(self._draw, missing_ok=True)
         self.suggest.let_go()
         self.session.close()
@@ -116,6 +118,12 @@ class CrlnPanel(QWidget):
         background, dark = _theme(self._viewer)
         self.setStyleSheet(level_colours(dark))
         self.curves.dress(background, dark)
+
+    def _turned(self, _event: Any = None) -> None:
+        """In 2D again, what was refused in 3D is refused no more."""
+        message = self.session.model.snapshot.message
+        if self._viewer.dims.ndisplay == 2 and message.level == "warning" and "3D" in message.text:
+            self.session.model.say("")
 
     def _draw(self, now: Snapshot, old: Snapshot | None) -> None:
         for section in (self.project, self.train, self.live, self.annotate, self.suggest, self.predict):

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import time
+from functools import partial
 from pathlib import Path
 
 from qtpy.QtCore import QSignalBlocker
 from qtpy.QtWidgets import QCheckBox, QComboBox, QFileDialog, QMenu, QProgressBar
 
+from napari_crln.errors import FilesExist
 from napari_crln.gui import obstacles
-from napari_crln.gui.model import ExportView, PredictionView, Snapshot
-from napari_crln.gui.questions import before_accepting
+from napari_crln.gui.model import ExportView, PredictionView, Snapshot, VolumeRow
+from napari_crln.gui.questions import before_accepting, before_overwriting
 from napari_crln.gui.session import Session
 from napari_crln.gui.widgets.asking import confirmed
 from napari_crln.gui.widgets.parts import Button, Hint, Section
@@ -31,7 +34,7 @@ class PredictSection(Section):
         self._make_proofreading()
         self.export_button = Button(
             "E&xport predictions…",
-            "Write the stored predictions into a folder, as NIfTI on the grids of the files that the volumes came from.",
+            "Write the stored predictions into a folder, as NIfTI on the grids of the files that the volumes came from; asks before it writes over any.",
             self._export,
         )
         self.cancel_export_button = Button(
@@ -112,8 +115,7 @@ class PredictSection(Section):
         row = self._model.snapshot.shown_row
         self.restore_menu.clear()
         for revision in () if row is None else row.restorable:
-            text = "No annotation" if revision == NONE_YET else f"Revision {revision}"
-            action = self.restore_menu.addAction(text)
+            action = self.restore_menu.addAction(_restored_text(row, revision))
             action.triggered.connect(
                 lambda _=False, revision=revision: self._session.proofreader.restore(revision)
             )
@@ -167,4 +169,23 @@ class PredictSection(Section):
     def _export(self) -> None:
         path = QFileDialog.getExistingDirectory(self, "Folder for the NIfTI files")
         if path:
-            self._session.exporter.export(Path(path))
+            self._session.exporter.export(Path(path), exist=partial(self._overwrite, Path(path)))
+
+    def _overwrite(self, folder: Path, error: FilesExist) -> None:
+        """Files are in the way: the user says whether they may go."""
+        if self.ask(self, before_overwriting(folder, error)):
+            self._session.exporter.export(folder, overwrite=True)
+        else:
+            self._model.say("Nothing was exported.")
+
+
+def _restored_text(row: VolumeRow | None, revision: int) -> str:
+    """What an entry of the menu says: the revision, what was annotated in it, and until when it was in use."""
+    if revision == NONE_YET:
+        return "No annotation"
+    kept = () if row is None else row.kept
+    found = next((each for each in kept if each.revision == revision), None)
+    if found is None:
+        return f"Revision {revision}"
+    until = time.strftime("%Y-%m-%d %H:%M", time.localtime(found.until))
+    return f"Revision {revision}: {found.coverage}, in use until {until}"

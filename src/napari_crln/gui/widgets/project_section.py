@@ -19,6 +19,7 @@ from qtpy.QtWidgets import (
 
 from napari_crln.gui import obstacles
 from napari_crln.gui.model import ProjectView, Snapshot
+from napari_crln.gui.project_place import project_folder
 from napari_crln.gui.questions import before_role
 from napari_crln.gui.session import Session
 from napari_crln.gui.widgets.asking import confirmed
@@ -221,4 +222,4 @@ class ProjectSection(Section):
             self, "New folder for the sample project", proposed, "Project folders (*.crln)"
         )
         if path:
-            self._presenter.make_sample(Path(path).with_suffix(".crln"))
+            self._presenter.make_sample(project_folder(path))

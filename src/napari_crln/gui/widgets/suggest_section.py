@@ -9,11 +9,11 @@ from qtpy.QtCore import QSignalBlocker, QSize, Qt
 from qtpy.QtGui import QIcon, QImage, QPixmap
 from qtpy.QtWidgets import QAbstractItemView, QListWidget, QListWidgetItem
 
-from napari_crln.gui import obstacles
+from napari_crln.gui import obstacles, told
 from napari_crln.gui.model import Snapshot
 from napari_crln.gui.suggestions import PICTURE, Place, SuggestionFeed
 from napari_crln.gui.widgets.parts import Button, Hint, Section
-from napari_crln.suggestions import Suggestion, Suggestions
+from napari_crln.suggestions import Suggestion, Suggestions, in_mm2
 
 _HEIGHT = 4 * (PICTURE + 8)
 
@@ -61,7 +61,8 @@ class SuggestSection(Section):
             self._fill(now.suggestions)
         self.button.hinder(obstacles.to_suggest(now))
         self.button.setVisible(not now.run.active)
-        self.hint.say(_says(now))
+        why = "" if now.run.active or now.suggesting else obstacles.to_suggest(now)
+        self.hint.say(f"{told.of_suggestions(now)} {why}".strip())
 
     def _fill(self, found: Suggestions | None) -> None:
         """The new list; the slice that was chosen stays chosen, and nothing is visited."""
@@ -76,7 +77,7 @@ class SuggestSection(Section):
 
     def _add(self, suggestion: Suggestion) -> None:
         place = Place.of(suggestion)
-        title = f"{place.volume}  ·  slice {'DHW'[place.axis]} {place.index}  ·  {suggestion.score:.2g}"
+        title = f"{place.volume}  ·  slice {'zyx'[place.axis]} {place.index}  ·  {suggestion.score:.2g}"
         item = QListWidgetItem(f"{title}\n{suggestion.why}")
         item.setData(Qt.ItemDataRole.UserRole, place)
         item.setToolTip(f"{title}\n{_factors(suggestion)}\n{suggestion.why}")
@@ -102,25 +103,11 @@ def _place(item: Any) -> Place | None:
 
 
 def _factors(suggestion: Suggestion) -> str:
-    parts = [f"uncertain: {suggestion.uncertainty:.3g} mm²"]
+    parts = [f"uncertain: {in_mm2(suggestion.uncertainty)}"]
     if suggestion.disagreement is not None:
         parts.append(f"disagreement: {suggestion.disagreement:.2f}")
     parts += [f"novelty: {suggestion.novelty:.2f}", f"stands for: {suggestion.stands_for} slices"]
     return "  ·  ".join(parts)
-
-
-def _says(now: Snapshot) -> str:
-    found = now.suggestions
-    if now.suggesting:
-        return "Looking at all volumes …"
-    if found is None:
-        waiting = now.run.active and now.live.budget > 0
-        return "The first suggestions come soon after training has started." if waiting else ""
-    seen = "" if found.surveyed == found.volumes else f", {found.surveyed} of {found.volumes} volumes seen"
-    words = f"As of iteration {found.step}{seen}."
-    if not found.items:
-        words = f"Nothing left to suggest. {words}"
-    return f"{words} {found.note}".strip()
 
 
 def _icon(picture: Any) -> QIcon:
