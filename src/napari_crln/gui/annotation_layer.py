@@ -24,6 +24,7 @@ from napari_crln.gui.layer_data import placement
 from napari_crln.gui.leftovers import leave
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.tags import tag
+from napari_crln.gui.viewer_layers import same_selection
 from napari_crln.volume.annotate import Plane
 from napari_crln.volume.labels import ClassTable, LabelClass
 
@@ -157,12 +158,8 @@ class AnnotationLayers:
         layer.metadata.update(
             tag("annotation", project=str(project), volume=data.name, revision=data.revision)
         )
-        selected, active = self._viewer.layers.selection, self._viewer.layers.selection.active
-        kept = set(selected)
-        self._viewer.add_layer(layer)
-        if active is not None:
-            self._viewer.layers.selection = kept
-            self._viewer.layers.selection.active = active
+        with same_selection(self._viewer):
+            self._viewer.add_layer(layer)
         self._layers[data.name] = layer
         self._annotator.begin(project, data.name, lambda: layer.data, data.revision, stored)
         layer.mouse_drag_callbacks.insert(0, self._on_press)

@@ -129,7 +129,7 @@ class AnnotationSaver:
         if not self._closed:
             self._closed, self._dirty, self._is_painted = True, False, False
             try:
-                self._take(self._finish())
+                self._take(self._finish(last=True))
             except (CrlnError, OSError) as error:
                 self.state = replace(self.state, pending=True, error=str(error))
                 self._hold.close()
@@ -140,11 +140,12 @@ class AnnotationSaver:
             if not self._over:
                 blank.prepare(Project.open(self._project).volume(self._volume))
 
-    def _finish(self) -> list[Saved]:
+    def _finish(self, *, last: bool = False) -> list[Saved]:
+        """Save what is left; `last` is that of `close`: one that `let_go` began may run meanwhile, and knows no later stroke."""
         saved = self._save_guarded()
         with self._turn:
             blank.discard(self._path)
-            self._held, self._over = False, self._closed
+            self._held, self._over = False, self._over or last
             self._hold.close()
         return saved
 

@@ -24,7 +24,7 @@ from napari_crln.gui.live_looks import image_layer, labels_layer, points_layer, 
 from napari_crln.gui.live_maps import BY_KEY, LiveMap
 from napari_crln.gui.preview_feed import Frame, blank
 from napari_crln.gui.tags import tag
-from napari_crln.gui.viewer_layers import add_beneath, own
+from napari_crln.gui.viewer_layers import add_beneath, own, same_selection
 from napari_crln.previews import PER_CLASS
 from napari_crln.types import ShapeDHW
 from napari_crln.volume.geometry import Grid
@@ -135,7 +135,9 @@ class LiveLayers:
     def drop(self, key: str) -> None:
         """Take a map's layer away, or if it was edited let go of it."""
         live = self._let_go(key)
-        if not live.touched and live.layer in self._viewer.layers:
+        if live.touched:
+            live.layer.name = f"{BY_KEY[key].layer_name.removeprefix('crln: ')}, edited"
+        elif live.layer in self._viewer.layers:
             with self._our_doing():
                 self._viewer.layers.remove(live.layer)
 
@@ -208,7 +210,7 @@ class LiveLayers:
 
     def _add(self, key: str, live: _Live) -> None:
         layer = live.layer
-        with self._same_selection():
+        with same_selection(self._viewer):
             add_beneath(self._viewer, layer, _ABOVE)
         self._live[key] = live
         self._hear(live, layer.events.visible, self._on_visible)
@@ -234,15 +236,6 @@ class LiveLayers:
             yield
         finally:
             self._ours = before
-
-    @contextmanager
-    def _same_selection(self) -> Iterator[None]:
-        layers = self._viewer.layers
-        selected, active = {own(layer) for layer in layers.selection}, own(layers.selection.active)
-        yield
-        if selected:
-            layers.selection = selected
-            layers.selection.active = active
 
     def _on_visible(self, _event: Any = None) -> None:
         self._shown_again()

@@ -23,7 +23,7 @@ from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.slice_visit import bring_into_sight
 from napari_crln.gui.tags import tag
-from napari_crln.gui.viewer_layers import add_beneath, remove
+from napari_crln.gui.viewer_layers import add_beneath, remove, same_selection
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
@@ -145,7 +145,8 @@ class ShownVolumes:
             return False
         own[kind] = make()
         own[kind].metadata.update(tag(kind, volume=name))
-        add_beneath(self._viewer, own[kind], _ABOVE)
+        with same_selection(self._viewer):
+            add_beneath(self._viewer, own[kind], _ABOVE)
         self._made[own[kind]] = _place(own[kind])
         if kind != "image":
             own[kind].editable = False

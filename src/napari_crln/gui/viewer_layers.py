@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from napari_crln.gui.tags import tag_of
@@ -11,6 +12,17 @@ from napari_crln.gui.tags import tag_of
 def own(layer: Any) -> Any:
     """A layer itself: napari hands plugins proxies, and a selection of proxies is not shown."""
     return getattr(layer, "__wrapped__", layer)
+
+
+@contextmanager
+def same_selection(viewer: Any) -> Iterator[None]:
+    """Select again, after layers were added, what was selected before: somebody may be painting there."""
+    layers = viewer.layers
+    selected, active = {own(layer) for layer in layers.selection}, own(layers.selection.active)
+    yield
+    if selected:
+        layers.selection = selected
+        layers.selection.active = active
 
 
 def add_beneath(viewer: Any, layer: Any, contents: frozenset[str]) -> None:

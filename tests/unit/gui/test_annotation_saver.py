@@ -235,6 +235,27 @@ def test_closing_saves_what_is_left(later: Bench) -> None:
     assert (later.volume.read_annotation()[7] == 0).all()
 
 
+def test_a_stroke_on_closing_is_saved_though_letting_go_is_under_way(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    closing = threading.Thread(target=bench.saver.close)
+    original = annotation_saver.blank.discard
+
+    def paint_and_close(path: Path) -> None:
+        if closing.ident is None:  # another volume was shown: this is its turn, after its save
+            bench.paint(7)
+            closing.start()
+            while not bench.saver._closed:
+                time.sleep(0.001)
+        original(path)
+
+    monkeypatch.setattr(annotation_saver.blank, "discard", paint_and_close)
+    bench.paint(3)
+    bench.saver.let_go()
+    closing.join(10)
+    bench.check()
+
+
 def test_what_another_part_of_the_panel_wrote_is_kept_and_told(bench: Bench) -> None:
     bench.paint(3)
     bench.after(0.5)
