@@ -21,7 +21,7 @@ RAMP = 10
 
 
 @pytest.fixture
-def ua_mt(learner: Build) -> Callable[[tuple[float, float, float]], Learner]:
+def ua_mt(learner: Build) -> Build:
     """A learner whose teacher gives every voxel the same probabilities, whatever it sees."""
 
     def build(probability: tuple[float, float, float], **settings: float) -> Learner:
@@ -41,9 +41,7 @@ def at(model: Learner, batch: Batch, step: int) -> StepResult:
     return ua_mt_step(model, batch, step, random)
 
 
-def test_the_threshold_ramps_up_from_three_quarters_of_ln_c_to_all_of_it(
-    ua_mt: Callable[..., Learner], batch: Batch
-) -> None:
+def test_the_threshold_ramps_up_from_three_quarters_of_ln_c_to_all_of_it(ua_mt: Build, batch: Batch) -> None:
     model = ua_mt((0.6, 0.2, 0.2))
     entropy = -(0.6 * math.log(0.6) + 0.4 * math.log(0.2))
     for step in range(RAMP + 1):
@@ -53,12 +51,12 @@ def test_the_threshold_ramps_up_from_three_quarters_of_ln_c_to_all_of_it(
     assert 0.75 < entropy / math.log(3) < 0.9, "it counts at no step, or at every one"
 
 
-def test_up_to_ln_c_everything_counts_in_the_end(ua_mt: Callable[..., Learner], batch: Batch) -> None:
+def test_up_to_ln_c_everything_counts_in_the_end(ua_mt: Build, batch: Batch) -> None:
     assert at(ua_mt((0.35, 0.35, 0.3)), batch, RAMP - 1).measures["confident"] == 0
     assert at(ua_mt((0.35, 0.35, 0.3)), batch, RAMP).measures["confident"] == 1
 
 
-def test_the_weight_ramps_up(ua_mt: Callable[..., Learner], batch: Batch) -> None:
+def test_the_weight_ramps_up(ua_mt: Build, batch: Batch) -> None:
     model = ua_mt((0.98, 0.01, 0.01), weight=0.3)
     full = at(model, batch, RAMP).terms["consistency"].item()
     for step in (0, 5):
@@ -69,7 +67,7 @@ def test_the_weight_ramps_up(ua_mt: Callable[..., Learner], batch: Batch) -> Non
 
 
 def test_what_padding_invented_does_not_count(
-    ua_mt: Callable[..., Learner], batch: Batch, monkeypatch: pytest.MonkeyPatch
+    ua_mt: Build, batch: Batch, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     kept: list[Tensor] = []
 
