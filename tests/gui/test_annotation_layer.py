@@ -234,6 +234,19 @@ def test_images_lie_beneath_live_layers_and_these_beneath_the_annotation(desk: D
     assert order.index(image) < order.index(live) < order.index(annotation)
 
 
+def test_what_is_selected_goes_along_to_another_volume(desk: Desk) -> None:
+    layers = desk.viewer.layers
+    desk.show(LABELLED)
+    layers.selection.active = desk.volumes_image()
+    annotation = desk.show(UNLABELLED)
+    assert layers.selection.active == desk.volumes_image(), "and not a hidden one"
+    desk.session.ready_to_paint(UNLABELLED)
+    annotation.mode, annotation.selected_label, annotation.brush_size = "erase", 3, 7
+    other = desk.show(LABELLED)
+    assert layers.selection.active == other, "who paints goes on painting"
+    assert (str(other.mode), other.selected_label, other.brush_size) == ("erase", 3, 7)
+
+
 def test_a_volume_that_lies_elsewhere_is_brought_into_sight(desk: Desk) -> None:
     desk.show(LABELLED)
     desk.viewer.dims.set_current_step(0, 11)

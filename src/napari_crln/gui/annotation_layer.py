@@ -24,7 +24,7 @@ from napari_crln.gui.layer_data import placement
 from napari_crln.gui.leftovers import leave
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.tags import tag
-from napari_crln.gui.viewer_layers import same_selection
+from napari_crln.gui.viewer_layers import own, same_selection
 from napari_crln.volume.annotate import Plane
 from napari_crln.volume.labels import ClassTable, LabelClass
 
@@ -66,6 +66,7 @@ class AnnotationLayers:
 
     def show(self, project: Path, data: VolumeData, classes: tuple[LabelClass, ...], on: bool) -> None:
         """Show a volume's layer, those of others hidden; it is made if need be, and replaced if it is outdated."""
+        brush = self._brush(data.name)
         if data.name != self._shown:  # read anew, it stays hidden if the user has hidden it
             self._shown = data.name
             self.set_shown(on)
@@ -77,6 +78,17 @@ class AnnotationLayers:
             self._drop(data.name)
         if data.name not in self._layers and on:
             self._add(project, data, classes)
+        if brush and on and self.ready(data.name):  # who paints goes on painting
+            layer = self._layers[data.name]
+            layer.mode, layer.selected_label, layer.brush_size = brush
+
+    def _brush(self, volume: str) -> tuple[str, int, float] | None:
+        """Mode, label and size of the brush that another volume is being painted with; None if none is."""
+        layer = self._layers.get(self._shown)
+        active = own(self._viewer.layers.selection.active)
+        if volume == self._shown or layer is None or layer is not active or layer.mode not in _PAINTING:
+            return None
+        return str(layer.mode), layer.selected_label, layer.brush_size
 
     def set_shown(self, on: bool) -> None:
         """Show or hide the layer of the shown volume; those of others are hidden."""

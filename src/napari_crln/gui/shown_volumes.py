@@ -24,6 +24,7 @@ from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.slice_visit import bring_into_sight
 from napari_crln.gui.tags import tag
 from napari_crln.gui.viewer_layers import add_beneath, remove, same_selection
+from napari_crln.gui.viewer_layers import own as unwrapped
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
@@ -78,11 +79,20 @@ class ShownVolumes:
         other = data.name != self.shown
         if other:
             self._set_visible(data.name, True)
+            self._select_instead(own["image"])
         self.shown = data.name
         self._make_room()
         image = self.layer("image")
         if other and image is not None:
             bring_into_sight(self._viewer, image, data.grid.shape)
+
+    def _select_instead(self, image: Any) -> None:
+        """Select the image where a layer of the volume before was selected, which is hidden now."""
+        active = unwrapped(self._viewer.layers.selection.active)
+        before = self._layers.get(self.shown, {}).values()
+        if any(layer is active for layer in before) and image in self._viewer.layers:
+            self._viewer.layers.selection = {image}
+            self._viewer.layers.selection.active = image
 
     def _make_room(self) -> None:
         for name in self._too_many():
