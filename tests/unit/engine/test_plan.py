@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -47,7 +48,9 @@ def test_rectification_begins_within_the_run() -> None:
 
 def test_a_short_run_has_a_quick_teacher() -> None:
     assert plan_decay(40_000) == 0.99
-    assert plan_decay(100) == 0.9
+    assert plan_decay(100) == pytest.approx(0.9)
+    assert plan_decay(500) == pytest.approx(0.95)
+    assert plan_decay(1000) == pytest.approx(0.975)
     assert 0 < plan_decay(1) < 1
 
 
