@@ -91,13 +91,18 @@ def _content(volume: Volume) -> dict[str, Any]:
 
 
 def _describe_run(run: RunFolder) -> dict[str, Any]:
-    status = run.status()
+    """How far a run is; of one whose configuration is damaged why it cannot be told."""
+    try:
+        status, configured = run.status(), run.config()
+    except (CrlnError, OSError) as error:
+        unknown = dict.fromkeys(("method", "step", "iterations", "best_dice"))
+        return {"name": run.name, "state": "damaged", "message": str(error), **unknown}
     return {
         "name": run.name,
-        "method": status.method or run.config().method.name,
+        "method": status.method or configured.method.name,
         "state": status.state,
         "step": status.step,
-        "iterations": status.iterations or run.config().iterations,
+        "iterations": status.iterations or configured.iterations,
         "best_dice": status.best_dice,
         "message": status.message,
     }
@@ -119,14 +124,17 @@ def _print_project(document: dict[str, Any]) -> None:
             [
                 (
                     r["name"],
-                    r["method"],
+                    r["method"] or "–",
                     r["state"],
-                    f"{r['step']}/{r['iterations']}",
+                    "–" if r["step"] is None else f"{r['step']}/{r['iterations']}",
                     "–" if r["best_dice"] is None else f"{r['best_dice'] * 100:.1f}",
                 )
                 for r in document["runs"]
             ],
         )
+    for run in document["runs"]:
+        if run["state"] == "damaged":
+            say(f"damaged: {run['message']}")
     if "faults" in document:
         for fault in document["faults"]:
             say(f"damaged: {fault}")

@@ -73,6 +73,18 @@ def test_a_damaged_volume_is_listed_with_the_others(
     assert all(name in printed.out for name in ("case_0", "case_6", "finished", "damaged: "))
 
 
+def test_a_run_whose_configuration_is_damaged_hides_nothing(call: Call, trained: Path) -> None:
+    (run,) = (trained / "runs").iterdir()
+    (run / "config.toml").write_text("iterations = many")
+    answer = call("inspect", trained, "--json")
+    assert answer.code == 0
+    document = answer.json()
+    assert len(document["volumes"]) == 7
+    assert (document["runs"][0]["name"], document["runs"][0]["state"]) == (run.name, "damaged")
+    assert "config.toml" in document["runs"][0]["message"]
+    assert "damaged: " in call("inspect", trained).out
+
+
 def test_a_run_says_whether_its_checkpoints_verify(call: Call, trained: Path) -> None:
     (run,) = runs(trained)
     document = call("inspect", run.path, "--json").json()
