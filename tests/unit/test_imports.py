@@ -83,6 +83,7 @@ WINDOWED = (
     "hover",
     "live_layers",
     "live_looks",
+    "opened_layers",
     "session",
     "shown_volumes",
     "strokes",
