@@ -315,9 +315,8 @@ class Presenter:
         now = self.model.snapshot
         if now.run.active and not now.keep_running and now.run.folder is not None:
             if now.run.state == "starting" and self._child is not None and self._child.alive:
-                self._child.terminate(
-                    grace_s=30
-                )  # what is written now it would take for an older run's, and drop
+                # A command that is written now it would take for an older run's, and drop.
+                self._child.terminate(grace_s=30)
             else:
                 with suppress(CrlnError, OSError):  # its folder is gone: nobody is left to tell of it
                     send(now.run.folder, Stop())
