@@ -128,6 +128,11 @@ class Dim(_Section):
     residual_prototypes: bool = _field(True, "prototypes are updated by residual, or replaced")
     signed: bool = _field(True, "M is signed; off: ReLU")
     cross_class: bool = _field(True, "1×1×1 convolution between the classes' maps")
+    map_axes: Literal["class", "prototype"] = _field(
+        "class",
+        "what the 3×3×3 convolution makes a map of: a class's R maps, or, transposed, the C maps of one prototype a class; "
+        "the 1×1×1 convolution is then R → C, whatever cross_class says",
+    )
     upsampling: Literal["trilinear", "transposed"] = _field("trilinear", "from stage to full resolution")
 
 

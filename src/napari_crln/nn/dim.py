@@ -81,16 +81,21 @@ class MapHead(nn.Module):
     """R proximity maps a class → one map a class → interaction between classes → full resolution.
 
     The 3×3×3 convolution is depthwise-separable over the R maps, with weights shared between classes; the
-    1×1×1 convolution C → C starts as the identity.
+    1×1×1 convolution C → C starts as the identity. With `map_axes="prototype"` the two axes change places: one map of
+    each prototype's C maps, with weights shared between prototypes, and R → C, which starts at random (an ablation).
     """
 
     def __init__(self, classes: int, settings: config.Dim, factor: int) -> None:
         super().__init__()
-        count = settings.prototypes
-        self.depthwise = nn.Conv3d(count, count, 3, padding=1, groups=count)
-        self.pointwise = nn.Conv3d(count, 1, 1)
-        self.cross_class = nn.Conv3d(classes, classes, 1) if settings.cross_class else nn.Identity()
-        if isinstance(self.cross_class, nn.Conv3d):
+        self.transposed = settings.map_axes == "prototype"
+        kept, merged = classes, settings.prototypes
+        if self.transposed:
+            kept, merged = merged, kept
+        self.depthwise = nn.Conv3d(merged, merged, 3, padding=1, groups=merged)
+        self.pointwise = nn.Conv3d(merged, 1, 1)
+        interacts = settings.cross_class or self.transposed
+        self.cross_class = nn.Conv3d(kept, classes, 1) if interacts else nn.Identity()
+        if isinstance(self.cross_class, nn.Conv3d) and not self.transposed:
             nn.init.dirac_(self.cross_class.weight)
             nn.init.zeros_(self.cross_class.bias)  # type: ignore[arg-type]
         self.up = (
@@ -101,13 +106,15 @@ class MapHead(nn.Module):
 
     def forward(self, proximity_BCRdhw: Tensor, size: tuple[int, int, int]) -> Tensor:
         """Return the level's map, (B, C, D, H, W), `size` = (D, H, W)."""
-        batch, classes = proximity_BCRdhw.shape[:2]
-        maps = normalise_over_space(proximity_BCRdhw).flatten(0, 1)
+        maps = normalise_over_space(proximity_BCRdhw)
+        if self.transposed:
+            maps = maps.transpose(1, 2)
+        batch, kept = maps.shape[:2]
         # Depthwise then pointwise is one convolution R → 1 with the product of their weights, at 60 % of the cost.
         weight = self.depthwise.weight.transpose(0, 1) * self.pointwise.weight
         bias = self.pointwise(self.depthwise.bias.view(1, -1, 1, 1, 1)).flatten()  # type: ignore[union-attr]
-        one_a_class = F.conv3d(maps, weight, bias, padding=1)
-        joint = self.cross_class(one_a_class.view(batch, classes, *proximity_BCRdhw.shape[3:]))
+        one_each = F.conv3d(maps.flatten(0, 1), weight, bias, padding=1)
+        joint = self.cross_class(one_each.view(batch, kept, *proximity_BCRdhw.shape[3:]))
         if self.up is not None:
             return self.up(joint)  # type: ignore[no-any-return]
         return F.interpolate(joint, size=size, mode="trilinear", align_corners=False)
