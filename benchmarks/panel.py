@@ -9,6 +9,8 @@ One process is napari with the panel; the run is a child process on all cores, a
 - `lateness_ms`: how late a 10 ms timer of the viewer's event loop fires while the run trains: percentiles in 2D and in 3D,
   once the first layers are there, for as long as it trains; with the longest pauses and what the main thread did
   meanwhile (holdups.py);
+- `pauses`: of the event loop in each step of the walk, those over 50 ms: how long, how much of it was the panel's own work (the
+  rest is napari's, which draws, adds a layer or takes it away), and by what; `most_own_ms`: of all pauses of the step;
 - `curves_ms`: one redraw of the loss curves, painting included, with 10⁵ points on each of five lines;
 - `dice`: of the prediction of a held-out sample volume by the panel, against its truth, and when it was there (`predicted_s`).
 
@@ -21,7 +23,8 @@ import argparse
 import sys
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +42,7 @@ from napari_crln.volume.project import Project
 
 _BEAT_MS = 10
 _SECONDS_3D = 20.0
+_AFTER_S = 1.0  # what a step sets off is drawn
 
 
 class Lateness:
@@ -77,8 +81,24 @@ class Lateness:
             "p99": float(p99),
             "max": float(values.max()),
             "beats": len(values),
+            "most_own_ms": self._holdups.most_own_ms,
             "longest": self._holdups.longest,
         }
+
+
+class Walk:
+    """The pauses of the event loop in the steps of a walk."""
+
+    def __init__(self) -> None:
+        self.pauses: dict[str, Any] = {}
+
+    @contextmanager
+    def step(self, name: str) -> Iterator[None]:
+        with Lateness() as found:
+            yield
+            _wait(_AFTER_S)
+        summary = found.summary()
+        self.pauses[name] = {key: summary[key] for key in ("most_own_ms", "longest")}
 
 
 def main() -> None:
@@ -104,12 +124,15 @@ def _walk(viewer: Any, folder: Path, options: argparse.Namespace) -> dict[str, A
         "torch_imported": "torch" in sys.modules,
     }
     path = folder / "phantoms.crln"
-    model = panel.session.model
-    panel.session.presenter.make_sample(path)
-    _until(lambda: panel.train.train_button.isEnabled() and len(viewer.layers) > 0, 120)
+    model, walk = panel.session.model, Walk()
+    with walk.step("make the sample"):
+        panel.session.presenter.make_sample(path)
+        _until(lambda: panel.train.train_button.isEnabled() and len(viewer.layers) > 0, 120)
     try:
-        results |= _train(viewer, panel, options)
-        results |= _predict(panel, path, results.pop("clicked"))
+        results |= _train(viewer, panel, options, walk)
+        results |= _predict(panel, path, results.pop("clicked"), walk)
+        _look_around(panel, folder, walk)
+        results["pauses"] = walk.pauses
         results["curves_ms"] = _curves()
     finally:
         if model.snapshot.run.active:
@@ -146,17 +169,18 @@ def _stepped(step: int, losses: dict[str, float]) -> Stepped:
     return Stepped(step=step, interval=1, losses=losses, learning_rate=0.1, rate=1.0)
 
 
-def _train(viewer: Any, panel: Any, options: argparse.Namespace) -> dict[str, Any]:
+def _train(viewer: Any, panel: Any, options: argparse.Namespace, walk: Walk) -> dict[str, Any]:
     model, live = panel.session.model, panel.session.live
     if options.iterations:
         panel.session.presenter.set_form(iterations=options.iterations)
     form = model.snapshot.form
-    clicked = time.perf_counter()
-    panel.train.train_button.click()
-    _until(lambda: any(len(points) for points in model.curves.losses.values()), 120)
-    loss = time.perf_counter() - clicked
-    _until(lambda: live.layer("prediction") is not None, 120)
-    layers = time.perf_counter() - clicked
+    with walk.step("train until the first live layers"):
+        clicked = time.perf_counter()
+        panel.train.train_button.click()
+        _until(lambda: any(len(points) for points in model.curves.losses.values()), 120)
+        loss = time.perf_counter() - clicked
+        _until(lambda: live.layer("prediction") is not None, 120)
+        layers = time.perf_counter() - clicked
     with Lateness() as flat:
         _until(lambda: not model.snapshot.run.active or len(flat.late) * _BEAT_MS > 30_000, 600)
     viewer.dims.ndisplay = 3
@@ -180,14 +204,32 @@ def _train(viewer: Any, panel: Any, options: argparse.Namespace) -> dict[str, An
     }
 
 
-def _predict(panel: Any, path: Path, clicked: float) -> dict[str, Any]:
+def _look_around(panel: Any, folder: Path, walk: Walk) -> None:
+    """Volumes as they are chosen in the table, again, and another project."""
+    presenter, volumes = panel.session.presenter, panel.session.volumes
+    names = [row.name for row in panel.session.model.snapshot.project.volumes][:6]
+    for step in ("show five volumes", "show them again"):
+        with walk.step(step):
+            for name in names[1:]:
+                presenter.show_volume(name)
+                _until(lambda name=name: volumes.shown == name, 60)
+                _wait(_AFTER_S)
+    with walk.step("open another project"):
+        presenter.make_sample(folder / "others.crln")
+        _until(lambda: panel.session.model.snapshot.project.name == "others" and bool(volumes.shown), 120)
+
+
+def _predict(panel: Any, path: Path, clicked: float, walk: Walk) -> dict[str, Any]:
     model = panel.session.model
     name = Project.open(path).with_role("test")[0].name
     panel.session.presenter.show_volume(name)
     _until(lambda: panel.session.volumes.shown == name, 60)
-    panel.predict.shown_button.click()
-    _until(lambda: not model.snapshot.prediction.running and model.snapshot.project.row(name).predicted, 300)
-    seconds = time.perf_counter() - clicked
+    with walk.step("predict a volume"):
+        panel.predict.shown_button.click()
+        _until(
+            lambda: not model.snapshot.prediction.running and model.snapshot.project.row(name).predicted, 300
+        )
+        seconds = time.perf_counter() - clicked
     volume = Project.open(path).volume(name)
     found, truth = volume.read_prediction(), volume.read_targets()
     dice = {

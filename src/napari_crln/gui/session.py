@@ -35,6 +35,7 @@ from napari_crln.gui.suggesting import SliceSuggester
 from napari_crln.gui.suggestions import Place, SuggestionFeed
 from napari_crln.gui.tags import tag_of
 from napari_crln.gui.view_direction import ViewDirection
+from napari_crln.gui.viewer_layers import together
 from napari_crln.run.launch import launch
 from napari_crln.volume.annotate import Plane
 
@@ -120,11 +121,12 @@ class Session:
         self.ready_to_paint(place.volume)
 
     def _on_changed(self, now: Snapshot, old: Snapshot) -> None:
-        if _path(now) != _path(old):
+        if old.project is not None and _path(now) != _path(old):
             self.viewer.layers.selection.clear()  # before any of them goes: `viewer_layers.py`
-            self.live.keep_only(frozenset())
-            self.annotation.clear()
-            self.volumes.clear()
+            with together(self.viewer):
+                self.live.keep_only(frozenset())
+                self.annotation.clear()
+                self.volumes.clear()
         if (now.shown, _path(now)) != (old.shown, _path(old)) and now.shown:
             self._load(now)
         if now.annotation != old.annotation:

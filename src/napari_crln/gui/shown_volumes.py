@@ -23,7 +23,7 @@ from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.slice_visit import bring_into_sight
 from napari_crln.gui.tags import tag
-from napari_crln.gui.viewer_layers import add_beneath, remove, same_selection
+from napari_crln.gui.viewer_layers import add_beneath, remove, same_selection, together
 from napari_crln.gui.viewer_layers import own as unwrapped
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
@@ -53,8 +53,7 @@ class ShownVolumes:
 
     def clear(self) -> None:
         """Take all away: another project was opened."""
-        for name in tuple(self._layers):
-            self._remove(name)
+        self._remove(*tuple(self._layers))
         self.grids.clear()
         self.shown = ""
 
@@ -97,8 +96,9 @@ class ShownVolumes:
     def _make_room(self) -> None:
         for name in self._too_many():
             if all(self._as_made(layer) for layer in self._layers[name].values()):
-                self._remove(name)
-                self._forgotten(name)
+                with together(self._viewer):
+                    self._forgotten(name)
+                    self._remove(name)
 
     def _too_many(self) -> list[str]:
         """Volumes that were not shown for long, beyond what may stay."""
@@ -114,8 +114,8 @@ class ShownVolumes:
     def _as_made(self, layer: Any) -> bool:
         return layer not in self._viewer.layers or self._made.get(layer) == _place(layer)
 
-    def _remove(self, name: str) -> None:
-        layers = self._layers.pop(name).values()
+    def _remove(self, *names: str) -> None:
+        layers = [layer for name in names for layer in self._layers.pop(name).values()]
         for layer in layers:
             self._made.pop(layer, None)
         remove(self._viewer, layers)

@@ -86,6 +86,25 @@ def test_map_of_a_class_lights_up_where_its_prototypes_do(
             assert clues[0, :, *region(c, r)].argmax() == c
 
 
+@pytest.mark.parametrize("transposed", [False, True])
+def test_the_convolution_makes_a_map_of_a_class_or_transposed_of_a_prototype(transposed: bool) -> None:
+    """What is kept apart by the axes that are in force, and what is one: changes of one map, and where they arrive."""
+    torch.manual_seed(0)
+    axes = "prototype" if transposed else "class"
+    head = MapHead(CLASSES, config.Dim(prototypes=COUNT, map_axes=axes), factor=2).double()
+    proximity = torch.randn(1, CLASSES, COUNT, *SPACE).double()
+    changed = proximity.clone()
+    changed[:, 2, 1] = torch.randn(*SPACE).double()
+    seen: list[Tensor] = []
+    head.cross_class.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    for maps in (proximity, changed):
+        assert head(maps, (8, 12, 16)).shape == (1, CLASSES, 8, 12, 16)
+    before, after = seen
+    assert before.shape == (1, COUNT if transposed else CLASSES, *SPACE)
+    moved = [k for k in range(before.shape[1]) if not torch.equal(before[0, k], after[0, k])]
+    assert moved == [1 if transposed else 2]
+
+
 def test_queries_are_class_major() -> None:
     scores = torch.arange(2 * 6 * 24.0).view(2, 6, 24)
     maps = to_proximity_maps(scores, 3, torch.Size((2, 3, 4)))
