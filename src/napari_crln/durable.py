@@ -14,13 +14,16 @@ import re
 import shutil
 import socket
 import uuid
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
-from napari_crln.errors import OutOfSpace, ProjectError
+from napari_crln.errors import CorruptData, OutOfSpace, ProjectError
 from napari_crln.lock import exclusive_folder
 
+_Read = TypeVar("_Read")
+_ATTEMPTS = 5
 TEMPORARY = ".tmp-"
 _OWNED = re.compile(r"\.tmp-(?P<host>[\w.]+)-(?P<process>\d+)-[0-9a-f]{12}-.*", re.ASCII | re.DOTALL)
 _READ_ONLY = {errno.EROFS, errno.EACCES, errno.EPERM}
@@ -104,6 +107,34 @@ def replacing_folder(path: Path) -> Iterator[Path]:
 def current(path: Path) -> Path:
     """The folder to read: the previous one in the moment, or after a kill, between the two renames."""
     return _previous(path) if not path.exists() and _previous(path).exists() else path
+
+
+def read_whole(path: Path, read: Callable[[Path], _Read]) -> _Read:
+    """What `read` makes of a folder that `replacing_folder` may replace meanwhile: of the old or of the new one, never of both.
+
+    Files are opened by their path one by one, so that without this some may be of the one and some of the other.
+    """
+    for _ in range(_ATTEMPTS):
+        folder = current(path)
+        before = _identity(folder)
+        try:
+            found = read(folder)
+        except (CorruptData, FileNotFoundError):
+            if _identity(current(path)) == before:
+                raise
+            continue
+        if _identity(current(path)) == before:
+            return found
+    with exclusive_folder(path.parent):  # writers wait for us now
+        return read(current(path))
+
+
+def _identity(folder: Path) -> tuple[int, int] | None:
+    try:
+        status = folder.stat()
+    except FileNotFoundError:
+        return None
+    return status.st_ino, status.st_mtime_ns
 
 
 def recover(path: Path) -> None:

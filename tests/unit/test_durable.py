@@ -111,6 +111,38 @@ def test_a_kill_between_the_two_renames_is_read_through_and_mended(tmp_path: Pat
     assert durable.current(path) == path
 
 
+@pytest.mark.parametrize("swaps", [0, 1, 3])
+def test_a_folder_that_is_replaced_while_it_is_read_is_read_again(tmp_path: Path, swaps: int) -> None:
+    path = tmp_path / "f"
+    rounds = iter(range(100))
+
+    def replace() -> None:
+        number = str(next(rounds))
+        with durable.replacing_folder(path) as new:
+            new.mkdir(exist_ok=True)
+            (new / "a").write_text(number)
+            (new / "b").write_text(number)
+
+    def read(folder: Path) -> tuple[str, str]:
+        nonlocal swaps
+        first = (folder / "a").read_text()
+        if swaps:
+            swaps -= 1
+            replace()
+        return first, (folder / "b").read_text()
+
+    replace()
+    first, second = durable.read_whole(path, read)
+    assert first == second, "half old, half new"
+    assert int(second) == next(rounds) - 1, "of an older one"
+
+
+def test_what_is_wrong_with_a_folder_that_stays_is_told(tmp_path: Path) -> None:
+    (tmp_path / "f").mkdir()
+    with pytest.raises(FileNotFoundError):
+        durable.read_whole(tmp_path / "f", lambda folder: (folder / "a").read_text())
+
+
 def test_many_replacing_a_folder_leave_one_whole(tmp_path: Path) -> None:
     path, errors = tmp_path / "labels", list[BaseException]()
 

@@ -13,6 +13,7 @@ from napari_crln.cli.options import AsJson, ProjectPath, RoleName
 from napari_crln.errors import UsageError
 
 if TYPE_CHECKING:
+    from napari_crln.types import Coverage
     from napari_crln.volume.project import Project
 
 _ROLES: tuple[RoleName, ...] = ("labelled", "unlabelled", "validation", "test")
@@ -61,34 +62,43 @@ def import_(
     ] = None,
     role: Annotated[RoleName | None, typer.Option(help="File: its role; default by --label.")] = None,
     label: Annotated[Path | None, typer.Option(help="File: its label, NIfTI on the same grid.")] = None,
-    coverage: Annotated[
-        Literal["dense", "sparse"], typer.Option(help="File: whether its label covers every voxel.")
-    ] = "dense",
     ignore: Annotated[
-        int | None, typer.Option(help="File: id in the label where nobody annotated; implies sparse.")
+        int | None,
+        typer.Option(
+            metavar="ID",
+            help="File: id in the label where nobody annotated; the label is then sparse. 0 if background was not annotated either.",
+        ),
     ] = None,
+    annotation_values: Annotated[
+        bool,
+        typer.Option(
+            "--annotation-values",
+            help="File: its label is sparse and holds an annotation layer's values, not the ids of 'init': 0 not annotated, "
+            "1 background, 2 the first class …",
+        ),
+    ] = False,
     name: Annotated[str | None, typer.Option(help="File: name of the volume; default: the file's.")] = None,
     as_json: AsJson = False,
 ) -> None:
     """Import a folder of cases as a new project, or one NIfTI image into an existing project."""
     if source.is_dir():
-        _refuse(context, ("role", "label", "coverage", "ignore", "name"), source, "a folder")
+        _refuse(context, ("role", "label", "ignore", "annotation_values", "name"), source, "a folder")
         made = _import_folder(
             source, project, _counted(labelled), validation, normalisation, scheduler, as_json
         )
         return _report(made, as_json)
     _refuse(context, ("labelled", "validation", "normalisation", "scheduler"), source, "a file")
     if label is None:
-        _refuse(context, ("coverage", "ignore"), source, "a file without --label")
+        _refuse(context, ("ignore", "annotation_values"), source, "a file without --label")
+    if annotation_values:
+        _refuse(context, ("ignore",), source, "--annotation-values, of which 0 is not annotated")
     from napari_crln.volume.imports import import_nifti
     from napari_crln.volume.project import Project
 
     opened = Project.open(project)
     chosen = role or ("unlabelled" if label is None else "labelled")
-    covered = "dense" if ignore is None else "sparse"
-    import_nifti(
-        opened, source, label, chosen, "sparse" if covered == "sparse" else coverage, name=name, ignore=ignore
-    )
+    coverage: Coverage = "sparse" if annotation_values or ignore is not None else "dense"
+    import_nifti(opened, source, label, chosen, coverage, name=name, ignore=ignore)
     return _report(opened, as_json)
 
 
@@ -125,7 +135,11 @@ def _counted(labelled: int | None) -> int:
 def _refuse(context: typer.Context, names: Sequence[str], source: Path, kind: str) -> None:
     """Refuse options that were given, be it with their default, and would be ignored."""
     sources = {name: context.get_parameter_source(name) for name in names}
-    given = [f"--{name}" for name, how in sources.items() if how is not None and how.name != "DEFAULT"]
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name, how in sources.items()
+        if how is not None and how.name != "DEFAULT"
+    ]
     if given:
         raise UsageError(
             f"{', '.join(given)} given", f"such options do not apply to {kind}", "Leave them out", source

@@ -89,17 +89,20 @@ class ClassTable:
     def encode(
         self, source_labels: NDArray[Any], *, ignore: int | None = None, where: str | Path | None = None
     ) -> AnnotationDHW:
-        """Source ids to annotation values; voxels of id `ignore` become 0, not annotated.
+        """Source ids to annotation values; voxels of id `ignore` become 0, not annotated, be it the background's id or none.
 
         Raises
         ------
         InvalidLabel
-            If there are ids that the table does not know; all of them are named.
+            If there are ids that the table does not know; all of them are named. If `ignore` is the id of a
+            foreground class.
         """
         ids, values = self._codes
-        if ignore is not None and ignore not in ids:
-            ids = np.append(ids, ignore)
-            values = np.append(values, values.dtype.type(NOT_ANNOTATED))
+        if ignore is not None:
+            self._check_ignored(ignore, where)
+            others = ids != ignore
+            ids = np.append(ids[others], ignore)
+            values = np.append(values[others], values.dtype.type(NOT_ANNOTATED))
         annotation, known = _look_up(source_labels, ids, values)
         if not known.all():
             raise self._unknown(np.unique(source_labels[~known]).tolist(), where)
@@ -139,6 +142,16 @@ class ClassTable:
     def _codes(self) -> tuple[NDArray[np.int64], AnnotationDHW]:
         ids = np.array([c.source_id for c in self], dtype=np.int64)
         return ids, np.arange(1, len(self) + 1).astype(self.index_dtype)
+
+    def _check_ignored(self, ignore: int, where: str | Path | None) -> None:
+        taken = next((c for c in self if c.index and c.source_id == ignore), None)
+        if taken is not None:
+            raise InvalidLabel(
+                f"id {ignore} to mean 'not annotated'",
+                f"it is the id of class {taken.name!r}",
+                "Name an id that is no class's, or the background's if nobody annotated background",
+                where,
+            )
 
     def _unknown(self, ids: list[int], where: str | Path | None) -> InvalidLabel:
         shown = ", ".join(str(i) for i in ids[:8]) + (", …" if len(ids) > 8 else "")

@@ -17,7 +17,7 @@ import zarr
 from numpy.typing import NDArray
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from napari_crln.durable import check_within, current, replacing_folder
+from napari_crln.durable import check_within, current, read_whole, replacing_folder
 from napari_crln.errors import CorruptData, GridMismatch, ProjectError
 from napari_crln.types import (
     AnnotationDHW,
@@ -168,10 +168,10 @@ class Volume:
         return self._label_path("prediction").exists()
 
     def read_prediction(self) -> LabelDHW:
-        """Class indices; raises ProjectError if there are none."""
+        """Class indices of one prediction, never half old, half new; raises ProjectError if there are none."""
         if not self.has_prediction:
             raise self._lacks("prediction", "Predict it first")
-        labels = store.read(self._label_path("prediction") / "0")
+        labels = read_whole(self.path / "labels" / "prediction", lambda folder: store.read(folder / "0"))
         self._check_prediction(labels)
         return labels
 

@@ -13,6 +13,7 @@ from napari_crln.gui.from_layers import create_project
 from napari_crln.volume.decathlon import import_decathlon
 from napari_crln.volume.intensity import DEFAULT_KIND
 from napari_crln.volume.labels import ClassTable
+from napari_crln.volume.nifti import read_label
 from napari_crln.volume.project import Project
 
 
@@ -49,7 +50,7 @@ def test_a_folder_needs_the_number_of_labelled_cases(call: Call, decathlon: Path
 
 @pytest.mark.parametrize(
     "option",
-    ["--role=test", "--name=x", "--ignore=3", "--label=l.nii", "--coverage=sparse", "--coverage=dense"],
+    ["--role=test", "--name=x", "--ignore=3", "--label=l.nii", "--annotation-values"],
 )
 def test_options_of_files_do_not_apply_to_folders(
     option: str, call: Call, decathlon: Path, tmp_path: Path
@@ -66,7 +67,7 @@ def test_options_of_files_do_not_apply_to_folders(
         "--validation=0",
         "--normalisation=none",
         "--scheduler=threads",
-        "--coverage=sparse",
+        "--annotation-values",
         "--ignore=3",
     ],
 )
@@ -108,6 +109,41 @@ def test_a_label_with_an_ignored_id_is_sparse(call: Call, decathlon: Path, tmp_p
     volume = Project.open(path).volume("case_0")
     assert volume.coverage == "sparse"
     assert (volume.read_targets() == -1).any()
+
+
+def test_scribbles_of_which_the_background_id_means_not_annotated(
+    call: Call, decathlon: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "p.crln"
+    call("init", path, "--class", "body", "--class", "lobe", "--class", "vessel")
+    image, label = (decathlon / part / "case_0.nii.gz" for part in ("imagesTr", "labelsTr"))
+    assert call("import", image, path, "--label", label, "--ignore", 0).code == 0
+    found = Project.open(path).volume("case_0").read_targets()
+    ids = read_label(label).voxels
+    np.testing.assert_array_equal(found, np.where(ids == 0, -1, ids.astype(int)))
+
+
+def test_an_annotation_layer_that_was_saved_comes_back(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    """Its values are one above the class indices; the same file without the option has the ids of `init`."""
+    path = tmp_path / "p.crln"
+    call("init", path, "--class", "body", "--class", "lobe", "--class", "vessel")
+    image, label = (decathlon / part / "case_0.nii.gz" for part in ("imagesTr", "labelsTr"))
+    assert call("import", image, path, "--label", label, "--annotation-values").code == 0
+    volume = Project.open(path).volume("case_0")
+    assert volume.coverage == "sparse"
+    np.testing.assert_array_equal(volume.read_targets(), read_label(label).voxels.astype(int) - 1)
+    both = call("import", image, path, "--label", label, "--annotation-values", "--ignore", 0, "--name", "b")
+    assert (both.code, "--ignore" in both.err) == (2, True)
+
+
+def test_a_class_cannot_mean_not_annotated(call: Call, decathlon: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.crln"
+    call("init", path, "--class", "body", "--class", "lobe", "--class", "vessel")
+    image, label = (decathlon / part / "case_0.nii.gz" for part in ("imagesTr", "labelsTr"))
+    answer = call("import", image, path, "--label", label, "--ignore", 2)
+    assert answer.code == 3
+    assert "lobe" in answer.err
+    assert not Project.open(path).volumes
 
 
 def test_a_bad_file_changes_nothing(call: Call, decathlon: Path, trained: Path, tmp_path: Path) -> None:
