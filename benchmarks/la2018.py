@@ -27,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import shutil
 import sys
 import time
@@ -69,7 +70,7 @@ def run(options: argparse.Namespace) -> None:
         if not job.is_done and not job.work(pack, lambda: time.monotonic() > deadline):
             break
     left = [job.name for job in jobs if not job.is_done]
-    _summarise(options, jobs)
+    _summarise(options)
     print(f"left to do: {', '.join(left)}" if left else "nothing is left to do", flush=True)
 
 
@@ -83,8 +84,7 @@ class Job:
 
     @property
     def name(self) -> str:
-        o = self.options
-        return f"{'half-' if o.half else ''}{o.fold}-{o.labels}-{self.arm}-seed{self.seed}"
+        return f"{_group(self.options)}-{self.arm}-seed{self.seed}"
 
     @property
     def folder(self) -> Path:
@@ -106,7 +106,7 @@ class Job:
         data, tests = self.data(pack)
         print(f"{self.name}: {len(data.labelled)} labelled, {len(data.unlabelled)} unlabelled", flush=True)
         run = self._resumed()
-        kept = lambda: split_folder(_essence(run), self.folder / "run")  # noqa: E731
+        kept = lambda: _keep(run, self.folder / "run")  # noqa: E731
         if not (self._trained(run, settings) or arms.train(data, settings, run, stop=late, saved=kept)):
             return False
         kept()
@@ -133,7 +133,7 @@ class Job:
         pool = pack.of_role("labelled")
         held_out = HELD_OUT if self.options.fold == "tune" else 0
         start = len(pool) - held_out
-        count = start if self.arm == "supervised-all" else self.options.labels
+        count = start if self.arm.partition("+")[0] == "supervised-all" else self.options.labels
         data = arms.split(pool, pack.class_names, count, (start, len(pool)))
         return data, [replace(case, target=None) for case in pack.of_role("test")]
 
@@ -155,9 +155,13 @@ class Job:
             )
 
     def _resumed(self) -> Path:
-        """The run's folder in the place of work, with what the state has of it."""
+        """The run's folder in the place of work, with what the state has of it where that is further on: trained elsewhere."""
         state: Path = self.options.state
         folder = (self.options.work or state.with_name(f"{state.name}.work")) / self.name
+        if folder.exists() and _newest_step(self.folder / "run") > _newest_step(folder):
+            shutil.rmtree(folder)
+        # Of a killed call, maybe under another host's name: the work folder has one owner.
+        (folder / events.LOCK_FILE).unlink(missing_ok=True)
         if not folder.exists() and not join_folder(self.folder / "run", folder):
             folder.mkdir(parents=True)
         return folder
@@ -236,31 +240,54 @@ def nifti(options: argparse.Namespace) -> None:
         shutil.copyfile(result, options.out / f"{name}.json")
 
 
-def _summarise(options: argparse.Namespace, jobs: list[Job]) -> None:
-    """Table of what is done, by arm, in the state's `summary-….json`."""
-    by_arm = {arm: [j for j in jobs if j.arm == arm and j.is_done] for arm in options.arms}
-    found = {
-        arm: arms.summarise([json.loads(j.result.read_text("utf-8"))["results"] for j in done])
-        for arm, done in by_arm.items()
-        if done
-    }
+def _group(options: argparse.Namespace) -> str:
+    """What the names of runs that are compared with each other begin with."""
+    return f"{'half-' if options.half else ''}{options.fold}-{options.labels}"
+
+
+def _summarise(options: argparse.Namespace) -> None:
+    """Table of what is done, by this call or an earlier one, by arm, in the state's `summary-….json`."""
+    paths = sorted(options.state.glob(f"{_group(options)}-*-seed*/result.json"))
+    results = [json.loads(path.read_text("utf-8"))["results"] for path in paths]
+    by_arm = {arm: [r for r in results if r["arm"] == arm] for arm in (r["arm"] for r in results)}
+    found = {arm: arms.summarise(by_arm[arm]) for arm in sorted(by_arm, key=_rung)}
     for arm, summary in found.items():
         scores = summary.get("validation", {})
         shown = ", ".join(f"{metric} {value['median']:.3f}" for metric, value in scores.items())
         print(f"{arm:16s} seeds {summary['seeds']}: {shown or 'predicted'}")
-    name = f"summary-{'half-' if options.half else ''}{options.fold}-{options.labels}.json"
     if found:
-        record(options.state / name, ["python", *arms.public(sys.argv)], found, options.seeds)
+        seeds = sorted({r["seed"] for r in results})
+        name = f"summary-{_group(options)}.json"
+        record(options.state / name, ["python", *arms.public(sys.argv)], found, seeds)
 
 
-def _essence(run: Path) -> Path:
-    """What a run needs to go on, hard-linked or copied into a folder of its own: no lock, no inbox."""
+def _rung(arm: str) -> tuple[int, str]:
+    """Where an arm stands in tables: in the ladder's order, others after it."""
+    return (LADDER.index(arm) if arm in LADDER else len(LADDER)), arm
+
+
+def _keep(run: Path, target: Path) -> None:
+    """Make `target` what the run needs to go on, in small files: no lock, no inbox."""
     chosen = run.with_name(f".{run.name}.essence")
     shutil.rmtree(chosen, ignore_errors=True)
     chosen.mkdir()
     shutil.copyfile(run / events.EVENTS_FILE, chosen / events.EVENTS_FILE)
-    shutil.copytree(run / events.CHECKPOINTS, chosen / events.CHECKPOINTS)
-    return chosen
+    shutil.copytree(run / events.CHECKPOINTS, chosen / events.CHECKPOINTS, copy_function=_link)
+    split_folder(chosen, target)
+    shutil.rmtree(chosen)
+
+
+def _link(source: str, target: str) -> None:
+    try:
+        os.link(source, target)
+    except OSError:  # of another kind of file system
+        shutil.copyfile(source, target)
+
+
+def _newest_step(run: Path) -> int:
+    """Of a run's checkpoints, be they split or not; -1 without any."""
+    steps = [path.name.removeprefix("step-") for path in (run / events.CHECKPOINTS).glob("step-*")]
+    return max((int(step) for step in steps if step.isdigit()), default=-1)
 
 
 def _learned(settings: dict[str, Any]) -> dict[str, Any]:

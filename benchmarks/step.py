@@ -98,7 +98,7 @@ class Variant:
     ) -> None:
         self.settings = _settings(options, name)
         self.device, self.patches = device, 0
-        self.speed = Speed.of(self.settings.engine, device)
+        self.speed = Speed.of(self.settings, device)
         of_run = data[self.settings.engine.cohort]
         self.state = TrainingState.initial(self.settings, of_run.class_names, device)
         self.batches = Batches(of_run, self.settings, device)

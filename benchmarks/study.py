@@ -31,6 +31,8 @@ import arms
 from pack import halved, read_pack
 from record import record
 
+from napari_crln import events
+
 SEEDS = (0, 1, 2)
 #: Dice, in points, by which an arm may trail the reference with the first seed and still get further seeds.
 PATIENCE = 1.0
@@ -122,18 +124,17 @@ def candidates(out: Path, questions: list[Question]) -> Iterator[Job]:
     """What is left to do, the most wanted first."""
     first = [Job(q.data, arm, seed) for q in questions for arm, seed in _opening(q)]
     gains = {
-        (q.data, arm): gain
+        (q.data, arm, q.reference): gain
         for q in questions
         for arm in q.arms
         if (gain := _gain(out, q, arm)) is not None and gain > -PATIENCE
     }
     promising = sorted(gains, key=lambda key: -gains[key])
-    references = {q.data: q.reference for q in questions}
     later = [
         Job(data, name, seed)
-        for data, arm in promising
+        for data, arm, reference in promising
         for seed in SEEDS[1:]
-        for name in (references[data], arm)
+        for name in (reference, arm)
     ]
     for job in dict.fromkeys([*first, *later]):
         if not (out / job.file).exists():
@@ -151,6 +152,8 @@ def run_one(options: argparse.Namespace, job: Job) -> None:
     run = options.out / "work" / job.file.with_suffix("")
     resumed = run.exists()
     run.mkdir(parents=True, exist_ok=True)
+    # Of a killed call, maybe under another host's name: the work folder has one owner.
+    (run / events.LOCK_FILE).unlink(missing_ok=True)
     if not arms.train(data, settings, run):
         sys.exit(3)
     learner = arms.trained_learner(settings, data.class_names, run)

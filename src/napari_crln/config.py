@@ -253,8 +253,12 @@ class Engine(_Section):
     device: str = _field(
         "auto", "auto, cpu, cuda, cuda:1, mps", "warn", pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$"
     )
-    precision: Literal["auto", "fp32", "bf16"] = _field("auto", "auto: bf16 on CUDA, fp32 elsewhere", "warn")
-    channels_last: Switch = _field("auto", "channels_last_3d weights; auto: on CPU and CUDA", "warn")
+    precision: Literal["auto", "fp32", "bf16"] = _field(
+        "auto", "auto: bf16 on CUDA, fp32 elsewhere; fp32 on CUDA is without TF32", "warn"
+    )
+    channels_last: Switch = _field(
+        "auto", "channels_last_3d weights; auto: on CPU and CUDA, but for unet3d on CUDA", "warn"
+    )
     fused: Switch = _field("auto", "optimiser and EMA in few kernels; auto: on CPU and CUDA", "warn")
     compile: Switch = _field("auto", "networks by torch.compile; auto: off", "warn")
     autotune: Switch = _field("auto", "cuDNN tries its algorithms at each new size; auto: on", "warn")

@@ -56,7 +56,7 @@ def role(
     to: Annotated[RoleName, typer.Option("--to", help="Their new role.")],
     as_json: AsJson = False,
 ) -> None:
-    """Give volumes another role; runs that are being trained keep the roles that they started with."""
+    """Give volumes another role. Runs that are being trained follow labelled and unlabelled; validation and test from their next start."""
     from napari_crln.volume.project import Project
 
     opened = Project.open(project)

@@ -135,11 +135,12 @@ def change(run: RunFolder, chosen: dict[str, Any], settings: list[str]) -> None:
     Raises
     ------
     ConfigError
-        If a field may not change; nothing is written.
+        If a field may not change, or the device is absent; nothing is written.
     RunError
         If another process trains the run.
     """
     from napari_crln import config, durable
+    from napari_crln.engine.device import choose_device
     from napari_crln.events import CONFIG_FILE
     from napari_crln.lock import Lock
 
@@ -156,6 +157,7 @@ def change(run: RunFolder, chosen: dict[str, Any], settings: list[str]) -> None:
                 run.name,
             )
     if changed:
+        choose_device(new.engine.device)  # one that is absent would be refused by every later command too
         with Lock(run.path):
             former = run.path / f"config-until-{run.status().step:08d}.toml"
             if not former.exists():

@@ -77,7 +77,7 @@ class Trainer:
         self.folder = folder
         self.device = choose_device(settings.engine.device)
         self._project = project
-        self._speed = Speed.of(settings.engine, self.device)
+        self._speed = Speed.of(settings, self.device)
         self._meter = Meter(self.device)
         with memory_guard("the network with the volumes", _NEEDS_LESS, folder.name):
             self.state = TrainingState.initial(settings, data.class_names, self.device)

@@ -23,22 +23,31 @@ class Speed:
     fused: bool
     compiled: bool
     autotuned: bool
+    #: Whether cuDNN may round the factors of float32 convolutions to TF32; no where float32 is asked for.
+    tf32: bool = True
 
     @classmethod
-    def of(cls, settings: config.Engine, device: torch.device) -> Speed:
-        """`auto`: channels last and fused where torch has them, on a CPU and on CUDA; not compiled."""
+    def of(cls, settings: config.RunConfig, device: torch.device) -> Speed:
+        """`auto`: channels last and fused where torch has them, on a CPU and on CUDA; not compiled.
+
+        The U-Net's norm takes channels last on a CPU only: elsewhere torch copies to the plain layout in each, and back.
+        """
         able = device.type in ("cpu", "cuda")
+        keeps_layout = able and (device.type == "cpu" or settings.network.name != "unet3d")
+        engine = settings.engine
         return cls(
-            channels_last=_decide(settings.channels_last, able),
-            fused=_decide(settings.fused, able),
-            compiled=_decide(settings.compile, False),
-            autotuned=_decide(settings.autotune, True),
+            channels_last=_decide(engine.channels_last, keeps_layout),
+            fused=_decide(engine.fused, able),
+            compiled=_decide(engine.compile, False),
+            autotuned=_decide(engine.autotune, True),
+            tf32=engine.precision != "fp32",
         )
 
 
 def lay_out(learner: Learner, speed: Speed) -> Learner:
-    """The learner with its weights in the memory format that is asked for, and cuDNN told how to choose."""
+    """The learner with its weights in the memory format that is asked for, and cuDNN told how to choose, and to round."""
     torch.backends.cudnn.benchmark = speed.autotuned
+    torch.backends.cudnn.allow_tf32 = speed.tf32
     layout = torch.channels_last_3d if speed.channels_last else torch.contiguous_format
     return learner.to(memory_format=layout)  # type: ignore[call-overload, no-any-return]
 

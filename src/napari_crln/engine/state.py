@@ -40,7 +40,7 @@ class TrainingState:
     ) -> TrainingState:
         """The state before the first step; weights follow the seed."""
         learner = build_learner(settings, len(class_names), device)
-        options, speed = settings.optimiser, Speed.of(settings.engine, device)
+        options, speed = settings.optimiser, Speed.of(settings, device)
         if speed.compiled:
             compile_networks(learner)
         optimiser = torch.optim.SGD(
@@ -134,7 +134,7 @@ def build_learner(settings: config.RunConfig, classes: int, device: torch.device
         torch.manual_seed(settings.seed)
         model = build_model(settings, classes)
     check_patch(settings.batches.patch, model.backbone.stride)  # type: ignore[arg-type]
-    return lay_out(Learner(model, method).to(device), Speed.of(settings.engine, device))
+    return lay_out(Learner(model, method).to(device), Speed.of(settings, device))
 
 
 def load_learner(learner: Learner, snapshot: Snapshot) -> None:

@@ -148,9 +148,9 @@ def draw_negatives(
     classes, size = pool.index_Ck.shape
     similarity_CC = F.cosine_similarity(mean_CF.unsqueeze(0), mean_CF.unsqueeze(1), dim=-1)
     other_CC = present_C.unsqueeze(0) & ~torch.eye(classes, dtype=torch.bool, device=mean_CF.device)
-    # Relative to the largest: a low temperature must not overflow, as infinite weights cannot be drawn from.
-    relative_CC = (similarity_CC - similarity_CC.amax(1, keepdim=True)) / temperature
-    weights_CC = relative_CC.exp().clamp(min=1e-30) * other_CC
+    # Relative to the largest of the others: a low temperature must not overflow, as infinite weights cannot be drawn from.
+    largest_C1 = similarity_CC.masked_fill(~other_CC, -2.0).amax(1, keepdim=True)
+    weights_CC = ((similarity_CC - largest_C1) / temperature).clamp(max=0).exp() * other_CC
     # Without any other class every weight is 0, which cannot be drawn from; the term is masked out then.
     weights_CC = torch.where(weights_CC.sum(1, keepdim=True) > 0, weights_CC, torch.ones_like(weights_CC))
     drawn_CX = torch.multinomial(weights_CC, shape[0] * shape[1], replacement=True, generator=generator)

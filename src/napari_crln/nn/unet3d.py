@@ -60,7 +60,7 @@ class UNet3D(nn.Module):
 
 
 class _InstanceNorm(nn.GroupNorm):
-    """InstanceNorm as one group a channel, as torch's own InstanceNorm3d would undo channels_last_3d.
+    """InstanceNorm as one group a channel, as torch's own InstanceNorm3d would undo channels_last_3d on a CPU; on CUDA both do.
 
     In the precision that comes in: autocast would return float32, twice the memory traffic. The kernels add up in float32.
     """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
@@ -86,7 +87,7 @@ def _after(status: RunStatus, event: Event) -> RunStatus:
         case Stepped():
             return replace(status, losses=event.losses)
         case Validated():
-            better = status.best_dice is None or event.dice > status.best_dice
+            better = not math.isnan(event.dice) and event.dice > (status.best_dice or -1.0)
             return replace(status, best_dice=event.dice) if better else status
         case Paused() | Continued():
             return replace(status, paused=isinstance(event, Paused))

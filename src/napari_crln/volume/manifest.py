@@ -1,11 +1,12 @@
 """`project.toml`: the classes, the normalisation, and the volumes in order with their roles.
 
-Read and written as a whole. Comments and unknown tables of a hand that edited the file are kept.
+Read and written as a whole. Comments, unknown tables and unknown keys of a hand that edited the file are kept.
 """
 
 from __future__ import annotations
 
 import tomllib
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -97,8 +98,10 @@ def write(project: Path, manifest: Manifest) -> None:
     path = project / FILE
     document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else _new_document()
     for key, value in manifest.model_dump(mode="json", exclude_none=True).items():
-        if key not in document or document[key].unwrap() != value:
-            document[key] = _tables(value) if isinstance(value, list) else value
+        if isinstance(value, list):
+            document[key] = _tables(document.get(key, []), value)
+        elif document.get(key) != value:
+            document[key] = value
     with replacing(path) as aside:
         aside.write_text(tomlkit.dumps(document), "utf-8")
 
@@ -109,11 +112,15 @@ def _new_document() -> tomlkit.TOMLDocument:
     return document
 
 
-def _tables(rows: list[dict[str, Any]]) -> Any:
-    tables = tomlkit.aot()
+def _tables(known: Iterable[Any], rows: list[dict[str, Any]]) -> Any:
+    """The rows in their order; of one that was there under its name only the values that are others now are changed."""
+    by_name, tables = {table["name"]: table for table in known}, tomlkit.aot()
     for row in rows:
-        table = tomlkit.table()
-        table.update(row)
+        table = by_name.get(row["name"])
+        table = tomlkit.table() if table is None else table
+        for key, value in row.items():
+            if table.get(key) != value:
+                table[key] = value
         tables.append(table)
     return tables
 

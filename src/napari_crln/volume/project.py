@@ -163,7 +163,7 @@ class Project:
             If there is no such volume, or the role needs an annotation that it lacks.
         """
         volume = self.volume(name)
-        check_role(role, volume.has_annotation, volume.path)
+        check_role(role, volume.has_annotation and bool(volume.annotated), volume.path)
         if role == "labelled" and not (volume.coverage == "sparse" and volume.annotated):
             check_annotated(volume.read_annotation(), volume.coverage or "dense", volume.path)
         with locked(self.path):

@@ -209,6 +209,53 @@ def test_calls_of_limited_time_come_to_what_one_call_comes_to(
                 np.testing.assert_array_equal(one["labels"], other["labels"])
 
 
+@pytest.fixture
+def job(tmp_path: Path) -> Any:
+    options = type("Options", (), {})()
+    vars(options).update(state=tmp_path / "state", work=None, half=False, fold="tune", labels=8)
+    return module("la2018").Job(options, "crln", 0)
+
+
+def checkpoint(run: Path, step: int) -> None:
+    (run / "checkpoints" / f"step-{step:08d}").mkdir(parents=True)
+    (run / "checkpoints" / f"step-{step:08d}" / "weights").write_bytes(b"x" * 50)
+    (run / "events.jsonl").write_text(f"{step}\n")
+
+
+@pytest.mark.parametrize(
+    ("kept", "here", "goes_on_from"), [(5000, 1000, 5000), (1000, 5000, 5000), (-1, 1000, 1000)]
+)
+def test_a_state_that_is_further_on_wins_over_what_lies_in_the_place_of_work(
+    job: Any, tmp_path: Path, kept: int, here: int, goes_on_from: int
+) -> None:
+    work = tmp_path / "state.work" / job.name
+    checkpoint(work, here)
+    (work / "lock.json").write_text('{"pid": 1, "host": "another container"}')
+    if kept > 0:
+        checkpoint(tmp_path / "elsewhere", kept)
+        module("la2018")._keep(tmp_path / "elsewhere", job.folder / "run")
+        assert not (tmp_path / ".elsewhere.essence").exists(), "nothing of the copying is left"
+    run = job._resumed()
+    assert [p.name for p in (run / "checkpoints").iterdir()] == [f"step-{goes_on_from:08d}"]
+    assert not (run / "lock.json").exists()
+
+
+def test_the_summary_is_of_all_that_is_done(job: Any, tmp_path: Path) -> None:
+    la2018 = module("la2018")
+    for arm, labels, dice in (("crln", 8, 0.9), ("bcp", 8, 0.8), ("crln", 4, 0.5)):
+        folder = tmp_path / "state" / f"tune-{labels}-{arm}-seed0"
+        folder.mkdir(parents=True)
+        scored = {"overall": {"statistics": {"dice": {"mean": dice, "count": 1}}}}
+        entry = {"arm": arm, "seed": 0, "validation": scored}
+        (folder / "result.json").write_text(json.dumps({"results": entry}))
+    la2018._summarise(job.options)
+    found = json.loads((tmp_path / "state" / "summary-tune-8.json").read_text())["results"]
+    assert {arm: each["validation"]["dice"]["median"] for arm, each in found.items()} == {
+        "crln": 0.9,
+        "bcp": 0.8,
+    }
+
+
 def test_roles_of_the_folds(tmp_path: Path) -> None:
     la2018 = module("la2018")
     pack = make_pack(tmp_path / "p", 30, 2)
@@ -223,8 +270,9 @@ def test_roles_of_the_folds(tmp_path: Path) -> None:
     options.fold = "final"
     data, _ = la2018.Job(options, "crln", 0).data(pack)
     assert (names(data.labelled), names(data.unlabelled), data.validation) == (every[:4], every[4:], [])
-    data, _ = la2018.Job(options, "supervised-all", 0).data(pack)
-    assert (names(data.labelled), data.unlabelled) == (every, [])
+    for arm in ("supervised-all", "supervised-all+optimiser.warmup=100"):
+        data, _ = la2018.Job(options, arm, 0).data(pack)
+        assert (names(data.labelled), data.unlabelled) == (every, [])
 
 
 @pytest.mark.parametrize("arm", ["supervised", "mean-teacher", "clues", "rectified", "crln", "bcp"])

@@ -64,6 +64,18 @@ def test_questions_with_seeds_get_all_of_them(study: Any, tmp_path: Path) -> Non
     ]
 
 
+def test_further_seeds_are_those_of_the_question_s_own_reference(study: Any, tmp_path: Path) -> None:
+    questions = [
+        study.Question("one", "d", "mean-teacher", ["x"]),
+        study.Question("two", "d", "crln", ["y"]),
+    ]
+    for arm, dice in {"mean-teacher": 80, "crln": 80, "x": 83, "y": 82}.items():
+        write(study, tmp_path, arm, 0, dice)
+    assert left(study, tmp_path, questions) == [
+        ("mean-teacher", 1), ("x", 1), ("mean-teacher", 2), ("x", 2), ("crln", 1), ("y", 1), ("crln", 2), ("y", 2),
+    ]  # fmt: skip
+
+
 def test_differences_are_paired_by_seed(study: Any, tmp_path: Path) -> None:
     for arm, seed, dice in (("crln", 0, 80), ("crln", 2, 84), ("x", 0, 81), ("x", 1, 99), ("x", 2, 83)):
         write(study, tmp_path, arm, seed, dice)

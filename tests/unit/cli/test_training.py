@@ -112,6 +112,15 @@ def test_resume_refuses_what_may_never_change(call: Call, trained: Path) -> None
     assert not list(run.path.glob("config-until*"))
 
 
+def test_a_device_that_is_absent_does_not_stay_in_the_run(call: Call, trained: Path) -> None:
+    run = next((trained / "runs").iterdir())
+    before = (run / "config.toml").read_bytes()
+    answer = call("resume", trained, "--iterations", 4, "--device", "cuda:99")
+    assert (answer.code, "cuda:99" in answer.err) == (2, True)
+    assert (run / "config.toml").read_bytes() == before
+    assert not list(run.glob("config-until-*"))
+
+
 def test_resume_finds_nothing_unfinished(call: Call, trained: Path) -> None:
     answer = call("resume", trained)
     assert answer.code == 5

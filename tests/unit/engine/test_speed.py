@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from napari_crln.config import Engine, RunConfig
+from napari_crln import config
+from napari_crln.config import RunConfig
 from napari_crln.engine.data import Batches, TrainingData
 from napari_crln.engine.loop import Trainer
 from napari_crln.engine.speed import Speed, compile_networks
@@ -109,9 +110,22 @@ def test_the_compile_switch_compiles_student_and_teacher(
 
 
 def test_automatic_switches_by_device() -> None:
-    assert Speed.of(Engine(), CPU) == Speed(channels_last=True, fused=True, compiled=False, autotuned=True)
-    assert Speed.of(Engine(), torch.device("cuda")) == Speed(True, True, False, True)
-    assert Speed.of(Engine(), torch.device("mps")) == Speed(False, False, False, True)
+    cuda, plain = torch.device("cuda"), config.RunConfig()
+    assert Speed.of(plain, CPU) == Speed(channels_last=True, fused=True, compiled=False, autotuned=True)
+    assert Speed.of(plain, cuda) == Speed(True, True, False, True)
+    assert Speed.of(plain, torch.device("mps")) == Speed(False, False, False, True)
+    unet = config.build({"network": {"name": "unet3d"}})
+    assert Speed.of(unet, CPU).channels_last
+    assert not Speed.of(unet, cuda).channels_last, "its norm copies there and back on CUDA"
+
+
+@pytest.mark.parametrize(("precision", "rounds"), [("auto", True), ("bf16", True), ("fp32", False)])
+def test_fp32_is_not_tf32(
+    settings: Settings, precision: str, rounds: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", not rounds)
+    TrainingState.initial(settings(engine={"precision": precision}), NAMES, CPU)
+    assert torch.backends.cudnn.allow_tf32 == rounds
 
 
 def test_cudnn_is_told_how_to_choose(settings: Settings, monkeypatch: pytest.MonkeyPatch) -> None:

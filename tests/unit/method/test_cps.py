@@ -83,6 +83,13 @@ def test_negatives_are_drawn_at_any_temperature(temperature: float) -> None:
     assert (drawn // 2 != own).all()
 
 
+def test_at_a_low_temperature_negatives_are_of_the_most_similar_class() -> None:
+    pool = Sample(torch.arange(6).view(3, 2), torch.ones(3, 2, dtype=torch.bool))
+    mean = torch.tensor([[1.0, 0.0], [0.25, 1.0], [0.0, 1.0]])  # to the first: cosines 0.24 and 0
+    drawn = draw_negatives(mean, torch.tensor([True] * 3), pool, (20, 20), 0.001, generator())
+    assert (drawn[0] // 2 == 1).all()
+
+
 def test_unassertive_positive_by_hand() -> None:
     mean, prototype = torch.tensor([[1.0, 3.0]]), torch.tensor([[4.0, 0.0]])
     torch.testing.assert_close(unassertive_positive(mean, prototype, torch.tensor(0.0)), mean)

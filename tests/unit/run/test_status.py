@@ -57,7 +57,9 @@ def test_the_last_report_and_the_best_validation(tmp_path: Path) -> None:
 
 
 def test_a_validation_that_is_not_a_number_is_no_best(tmp_path: Path) -> None:
-    status = status_of(tmp_path, validated(1, 0.4), validated(2, float("nan")))
+    status = status_of(tmp_path, validated(1, float("nan")))
+    assert status.best_dice is None
+    status = status_of(tmp_path, validated(1, float("nan")), validated(2, 0.4), validated(3, float("nan")))
     assert status.best_dice == 0.4
 
 

@@ -87,6 +87,17 @@ def test_set_role(project: Project, image: U8, annotation: U8) -> None:
         project.set_role("c", "test")
 
 
+@pytest.mark.parametrize("role", ["labelled", "validation"])
+def test_an_annotation_that_was_emptied_gives_no_role_that_needs_one(
+    project: Project, image: U8, annotation: U8, role: Role
+) -> None:
+    volume = project.add("a", image, GRID, "test", annotation)
+    volume.write_annotation(np.zeros_like(annotation), "sparse")
+    with pytest.raises(ProjectError, match=f"role {role} without a label"):
+        project.set_role("a", role)
+    assert Project.open(project.path).volumes["a"].role == "test"
+
+
 def test_test_label_without_foreground_is_kept_but_cannot_teach(project: Project, image: U8) -> None:
     background = np.ones((6, 7, 8), np.uint8)
     project.add("a", image, GRID, "test", background)
@@ -361,6 +372,26 @@ def test_comments_of_a_hand_are_kept(project: Project, image: U8) -> None:
     assert "# my note" in path.read_text()
     assert tomllib.loads(path.read_text())["mine"] == {"key": "value"}
     assert list(Project.open(project.path).volumes) == ["a"]
+
+
+def test_keys_and_comments_within_the_tables_are_kept(project: Project, image: U8, annotation: U8) -> None:
+    project.add("a", image, GRID, "labelled", annotation)
+    project.add("b", image, GRID, "unlabelled")
+    path = project.path / "project.toml"
+    name = project.classes.names[1]
+    path.write_text(
+        path.read_text()
+        .replace(f'name = "{name}"', f'name = "{name}" # by hand\nontology = "FMA:7197"')
+        .replace('name = "a"', '# of Dr X\nname = "a"\nnote = "scanner B"')
+    )
+    Project.open(project.path).set_role("a", "test")
+    Project.open(project.path).add("c", image, GRID, "unlabelled")
+    text, written = path.read_text(), tomllib.loads(path.read_text())
+    assert "# by hand" in text
+    assert "# of Dr X" in text
+    assert written["classes"][1]["ontology"] == "FMA:7197"
+    assert written["volumes"][0] == {"name": "a", "note": "scanner B", "role": "test"}
+    assert [each["name"] for each in written["volumes"]] == ["a", "b", "c"]
 
 
 BROKEN = [
