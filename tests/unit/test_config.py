@@ -72,6 +72,7 @@ OPTIONS = [
     "method.cps.xi",
     "method.dim.cross_class",
     "method.dim.levels_to_map",
+    "method.dim.map_axes",
     "method.dim.prototype_std",
     "method.dim.prototypes",
     "method.dim.residual_prototypes",
