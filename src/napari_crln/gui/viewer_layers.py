@@ -38,7 +38,7 @@ def together(viewer: Any) -> AbstractContextManager[None]:
     no batches.
     """
     batch = getattr(viewer.layers, "batched_update", nullcontext)
-    return batch()  # type: ignore[no-any-return]
+    return batch()
 
 
 def remove(viewer: Any, layers: Iterable[Any]) -> None:
