@@ -195,7 +195,7 @@ def _arrays(volume: Path) -> Iterator[Path]:
 def _inspect_run(path: Path, as_json: bool) -> None:
     from napari_crln.run.folder import RunFolder
 
-    run = RunFolder.open(path)
+    run = RunFolder.open(path.resolve())
     status = run.status()
     document = {
         **_describe_run(run),

@@ -61,7 +61,8 @@ def train(
                 "Change the file, or leave them out",
                 run_folder,
             )
-        return _follow(RunFolder.open(run_folder), as_json)
+        # Whole, for the project lies two folders above it: the path may be `.`, or the run's name alone.
+        return _follow(RunFolder.open(run_folder.resolve()), as_json)
     from napari_crln.volume.project import Project
 
     if project is None:

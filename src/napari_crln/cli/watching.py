@@ -73,7 +73,7 @@ def _run(path: Path, name: str | None) -> RunFolder:
     from napari_crln.run.folder import RunFolder, runs
 
     if (path / ENVIRONMENT_FILE).exists():
-        return RunFolder.open(path)
+        return RunFolder.open(path.resolve())
     if name is not None:
         return named_run(path, name)
     known = runs(path)

@@ -97,6 +97,15 @@ def test_a_run_says_whether_its_checkpoints_verify(call: Call, trained: Path) ->
     assert "SHA-256" in call("inspect", run.path).out
 
 
+def test_the_run_that_one_stands_in_is_named(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = runs(trained)
+    monkeypatch.chdir(run.path)
+    assert call("inspect", ".", "--json").json()["name"] == run.name
+    assert call("watch", ".").out.startswith(f"{run.name}: finished")
+
+
 def test_a_nifti_file(call: Call, decathlon: Path) -> None:
     path = decathlon / "imagesTr" / "case_0.nii.gz"
     document = call("inspect", path, "--json").json()
