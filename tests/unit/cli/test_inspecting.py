@@ -1,11 +1,16 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
 import pytest
 from command_line import Call
 
 from napari_crln.run.folder import runs
+from napari_crln.volume import memory, store
+from napari_crln.volume.project import Project
+from napari_crln.volume.pyramid import plan
 
 
 def _flip_last_byte(path: Path) -> None:
@@ -49,6 +54,37 @@ def test_verify_finds_a_missing_array(call: Call, trained: Path) -> None:
     answer = call("inspect", trained, "--verify")
     assert answer.code == 4
     assert "case_0.zarr" in answer.err
+
+
+def test_verify_takes_volumes_that_do_not_fit_in_memory(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images and labels of 7680 bytes and more, of which parts of 512 are read."""
+    monkeypatch.setattr(memory, "available", lambda **_: 1500)
+    monkeypatch.setattr(store, "SHARD", 8)
+    assert call("inspect", trained, "--verify").code == 0
+    project = trained / "project.toml"
+    project.write_text(re.sub(r"\[\[classes\]\][^\[]*vessel[^\[]*", "", project.read_text("utf-8")), "utf-8")
+    answer = call("inspect", trained, "--verify")
+    assert answer.code == 4
+    assert "annotation value 4" in answer.err
+    monkeypatch.setattr(memory, "available", lambda **_: 500)
+    answer = call("inspect", trained, "--verify")
+    assert (answer.code, answer.err.count("\n")) == (7, 1)
+    assert "damaged" not in answer.out
+
+
+def test_verify_finds_labels_of_another_shape(call: Call, trained: Path) -> None:
+    volume = Project.open(trained).volume("case_0")
+    smaller = volume.read_annotation()[:9]
+    shutil.rmtree(volume.path / "labels" / "annotation" / "0")
+    store.write_multiscale(
+        trained / "aside", smaller, plan(smaller.shape, (1, 1, 1))[:1], "label", {}, sharded=False
+    )
+    (trained / "aside" / "0").rename(volume.path / "labels" / "annotation" / "0")
+    answer = call("inspect", trained, "--verify")
+    assert answer.code == 4
+    assert "annotation of shape (9, 24, 20)" in answer.err
 
 
 @pytest.mark.parametrize("broken", ["zarr.json", "0/zarr.json", "labels/annotation/zarr.json"])
