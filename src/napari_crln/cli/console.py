@@ -5,6 +5,7 @@ from __future__ import annotations
 import codecs
 import io
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
@@ -47,8 +48,8 @@ codecs.register_error(_ESCAPED, _escaped)
 
 
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(_for_programs(json.dumps(document, indent=1, ensure_ascii=False), sys.stdout))
+    """One JSON document on stdout; null for numbers that are not finite, which JSON has none of."""
+    print(_for_programs(json.dumps(_finite(document), indent=1, ensure_ascii=False), sys.stdout))
 
 
 def print_json_line(text: str) -> None:
@@ -124,6 +125,14 @@ def progress_json(every_s: float = 0.2) -> Iterator[Tell]:
             print(_for_programs(text, sys.stderr), file=sys.stderr, flush=True)
 
     yield tell
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def _for_programs(text: str, stream: TextIO) -> str:

@@ -4,6 +4,8 @@ import re
 import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from command_line import Call
 
@@ -148,6 +150,16 @@ def test_a_nifti_file(call: Call, decathlon: Path) -> None:
     assert document["shape"] == [16, 24, 20]
     assert document["dtype"] == "uint8"
     assert "1.5" in call("inspect", path).out
+
+
+def test_what_is_not_finite_is_null_in_json(call: Call, tmp_path: Path) -> None:
+    voxels = np.zeros((4, 4, 4), np.float32)
+    voxels[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "nan.nii.gz")
+    answer = call("inspect", tmp_path / "nan.nii.gz", "--json")
+    assert answer.code == 0
+    assert (answer.json()["minimum"], "NaN" in answer.out) == (None, False)
+    assert "nan" in call("inspect", tmp_path / "nan.nii.gz").out
 
 
 @pytest.mark.parametrize("name", ["nothing", "."])
