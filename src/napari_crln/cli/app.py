@@ -22,6 +22,7 @@ from napari_crln.cli import (
     training,
     watching,
 )
+from napari_crln.cli.console import accept_any_text
 from napari_crln.cli.signals import orderly_end
 from napari_crln.errors import CrlnError
 
@@ -61,6 +62,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
     debug = _DEBUG in given
+    accept_any_text()
     try:
         with orderly_end():
             typer.main.get_command(app).main([a for a in given if a != _DEBUG], prog_name=app.info.name)

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
+import io
 import json
+import math
 import sys
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 if TYPE_CHECKING:
     from rich.console import Console
 
 #: Columns of a table that is not written to a terminal: wide enough that nothing wraps.
 _FILE_WIDTH = 160
+_ESCAPED = "napari_crln.escaped"
 
 
 class Tell(Protocol):
@@ -22,9 +26,35 @@ class Tell(Protocol):
     def __call__(self, done: int, total: int, name: str = "") -> None: ...
 
 
+def accept_any_text() -> None:
+    """Have stdout and stderr write what their encoding lacks as `\\uXXXX`, where they would fail.
+
+    Names and paths are of any script, and a redirect on Windows has an ANSI code page. The encoding itself stays: it
+    is what whoever reads the file or the pipe expects.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # a program that calls `main` may have put anything there
+            stream.reconfigure(errors=_ESCAPED)
+
+
+def _escaped(error: UnicodeError) -> tuple[str, int]:
+    """As JSON escapes, unlike Python's own handlers: a document stays one in any encoding."""
+    if not isinstance(error, UnicodeEncodeError):
+        raise error
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+codecs.register_error(_ESCAPED, _escaped)
+
+
 def print_json(document: Any) -> None:
-    """One JSON document on stdout."""
-    print(json.dumps(document, indent=1, ensure_ascii=False))
+    """One JSON document on stdout; null for numbers that are not finite, which JSON has none of."""
+    print(_for_programs(json.dumps(_finite(document), indent=1, ensure_ascii=False), sys.stdout))
+
+
+def print_json_line(text: str) -> None:
+    """A line on stdout that is JSON already, at once."""
+    print(_for_programs(text.rstrip("\n"), sys.stdout), flush=True)
 
 
 def say(text: str) -> None:
@@ -91,9 +121,24 @@ def progress_json(every_s: float = 0.2) -> Iterator[Tell]:
         if time.monotonic() >= next_line or done >= total:
             next_line = time.monotonic() + every_s
             line = {"kind": "progress", "done": done, "total": total, "name": name}
-            print(json.dumps(line, ensure_ascii=False, separators=(",", ":")), file=sys.stderr, flush=True)
+            text = json.dumps(line, ensure_ascii=False, separators=(",", ":"))
+            print(_for_programs(text, sys.stderr), file=sys.stderr, flush=True)
 
     yield tell
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(each) for key, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(each) for each in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def _for_programs(text: str, stream: TextIO) -> str:
+    """JSON is UTF-8: where the stream has another encoding, it goes in ASCII, which is both."""
+    encoding = codecs.lookup(getattr(stream, "encoding", None) or "utf-8").name
+    return text if encoding == "utf-8" else text.encode("ascii", _ESCAPED).decode()
 
 
 def _like_number(cell: str) -> bool:

@@ -124,11 +124,12 @@ def _make_room(out: Path) -> None:
             "Name another by --out",
             out,
         )
-    number = 1
-    while (aside := out.with_name(f"{out.name}-{number}")).exists():
+    whole, number = out.resolve(), 1
+    while (aside := whole.with_name(f"{whole.name}-{number}")).exists():
         number += 1
-    out.rename(aside)
-    out.mkdir()
+    aside.mkdir()
+    for path in list(whole.iterdir()):  # not the folder itself: whoever stands in it finds the new demo there
+        path.rename(aside / path.name)
     remark(f"The demo that was in {out} is now in {aside}")
 
 

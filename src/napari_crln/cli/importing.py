@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from napari_crln.volume.project import Project
 
 _ROLES: tuple[RoleName, ...] = ("labelled", "unlabelled", "validation", "test")
+_ID_LIMIT = 1 << 62  # as in project.toml
+_ID_RULE = "an id is an integer between -2^62 and 2^62"
 #: Without one, the library's default, which is not repeated here; naming it at import would cost NumPy.
 Normalise = Annotated[
     Literal["zscore", "percentile", "none"] | None,
@@ -41,7 +44,7 @@ def init(
     from napari_crln.volume.labels import ClassTable
     from napari_crln.volume.project import Project
 
-    table = ClassTable.from_ids({"background": background, **_ids(classes)})
+    table = ClassTable.from_ids(_ids(classes, background))
     _report(Project.create(project, table, normalisation or DEFAULT_KIND), as_json)
 
 
@@ -146,16 +149,37 @@ def _refuse(context: typer.Context, names: Sequence[str], source: Path, kind: st
         )
 
 
-def _ids(classes: Sequence[str]) -> dict[str, int]:
-    ids: dict[str, int] = {}
+def _ids(classes: Sequence[str], background: int) -> dict[str, int]:
+    """Id of each class by its name, the background first."""
+    if not _fits(background):
+        raise UsageError(f"id {background}", _ID_RULE, "Give the id that label files have", "--background")
+    ids = {"background": background}
     for number, text in enumerate(classes, start=1):
         name, _, value = text.partition("=")
-        if not name or (value and not value.lstrip("-").isdecimal()) or name in ids:
+        if name.strip().casefold() == "background":
             raise UsageError(
-                f"class {text!r}", "a class is NAME or NAME=ID, each name once", "Write it so", "--class"
+                f"class {text!r}",
+                "every project has its background, and --class names the others",
+                "Leave it out; where its id is not 0, add --background ID",
+                "--class",
+            )
+        if not name or (value and not _is_id(value)) or name in ids:
+            raise UsageError(
+                f"class {text!r}",
+                f"a class is NAME or NAME=ID, each name once, and {_ID_RULE}",
+                "Write it so",
+                "--class",
             )
         ids[name] = int(value) if value else number
     return ids
+
+
+def _is_id(text: str) -> bool:
+    return re.fullmatch(r"-?\d{1,19}", text) is not None and _fits(int(text))
+
+
+def _fits(number: int) -> bool:
+    return abs(number) < _ID_LIMIT
 
 
 def _report(project: Project, as_json: bool) -> None:

@@ -10,7 +10,7 @@ import typer
 
 from napari_crln.cli.console import print_json, print_table, progress_bar, say
 from napari_crln.cli.options import AsJson
-from napari_crln.errors import CorruptData, CrlnError, UsageError
+from napari_crln.errors import CorruptData, CrlnError, OutOfMemory, UsageError
 
 if TYPE_CHECKING:
     from napari_crln.run.folder import RunFolder
@@ -165,7 +165,7 @@ def _verify(project: Project, quiet: bool) -> list[str]:
     with progress_bar("verifying", shown=not quiet) as tell:
         for done, array in enumerate(arrays, start=1):
             try:
-                store.read(array)
+                store.verify(array)
             except CorruptData as error:
                 faults.append(str(error))
             tell(done, len(arrays))
@@ -178,10 +178,33 @@ def _misfits(project: Project) -> list[str]:
     for volume in project.volumes.values():
         try:
             if volume.coverage is not None:
-                volume.read_targets()
+                _check_labels(volume)
+        except OutOfMemory:
+            raise
         except CrlnError as error:
             faults.append(str(error))
     return faults
+
+
+def _check_labels(volume: Volume) -> None:
+    """`volume.read_targets` for what it refuses alone, part by part: the whole may be larger than memory."""
+    import numpy as np
+
+    from napari_crln.volume import annotation, store
+
+    shape = store.open_array(annotation.folder_of(volume.path) / "0").shape
+    if shape != volume.grid.shape:
+        raise CorruptData(
+            f"annotation of shape {shape}",
+            f"its volume has {volume.grid.shape} (D, H, W)",
+            "Restore the annotation from a copy",
+            volume.path,
+        )
+    highest = 0
+    for d, h, w in store.parts(shape):
+        box = (d.start, d.stop), (h.start, h.stop), (w.start, w.stop)
+        highest = max(highest, int(volume.read_annotation(box).max()))
+    volume.classes.targets(np.array([highest]))
 
 
 def _arrays(volume: Path) -> Iterator[Path]:
@@ -195,7 +218,7 @@ def _arrays(volume: Path) -> Iterator[Path]:
 def _inspect_run(path: Path, as_json: bool) -> None:
     from napari_crln.run.folder import RunFolder
 
-    run = RunFolder.open(path)
+    run = RunFolder.open(path.resolve())
     status = run.status()
     document = {
         **_describe_run(run),

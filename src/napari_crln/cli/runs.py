@@ -9,7 +9,7 @@ from napari_crln.run.folder import RunFolder, newest_finished, runs
 
 
 def named_run(project: Path, name: str) -> RunFolder:
-    """The run of that name, or the newest whose name without its date it is.
+    """The run of that folder, or the newest that was given that name.
 
     Raises
     ------
@@ -17,8 +17,11 @@ def named_run(project: Path, name: str) -> RunFolder:
         If there is none.
     """
     known = runs(project)
+    for run in known:
+        if run.name == name:
+            return run
     for run in reversed(known):
-        if name in (run.name, run.name[len("2000-01-01-") :]):
+        if name in (run.given_name, run.name[len("2000-01-01-") :]):
             return run
     some = ", ".join(run.name for run in known[-5:]) or "none yet"
     raise RunError(f"no run {name!r}", f"the project's runs are {some}", "Check the name", project)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from napari_crln.cli.console import remark
+from napari_crln.cli.console import print_json_line, remark, say
 from napari_crln.cli.options import AsJson, ProjectPath, Settings
 from napari_crln.errors import ConfigError, ProjectError, UsageError
 
@@ -61,7 +61,8 @@ def train(
                 "Change the file, or leave them out",
                 run_folder,
             )
-        return _follow(RunFolder.open(run_folder), as_json)
+        # Whole, for the project lies two folders above it: the path may be `.`, or the run's name alone.
+        return _follow(RunFolder.open(run_folder.resolve()), as_json)
     from napari_crln.volume.project import Project
 
     if project is None:
@@ -183,9 +184,9 @@ def _printed(run: RunFolder, project: Path, settings: RunConfig) -> Ended | None
     from napari_crln.volume.project import Project
 
     ended: Ended | None = None
-    _line(json.dumps({"kind": "run", "name": run.name, "path": str(run.path)}))
+    print_json_line(json.dumps({"kind": "run", "name": run.name, "path": str(run.path)}))
     for event in Trainer.of(Project.open(project), settings, run.path):
-        _line(dump_line(event).decode())
+        print_json_line(dump_line(event).decode())
         ended = event if isinstance(event, Ended) else ended
     return ended
 
@@ -203,15 +204,11 @@ def _shown(run: RunFolder, project: Path, settings: RunConfig) -> Ended | None:
             display.show(event)
             ended = event if isinstance(event, Ended) else ended
     if ended is not None:
-        print(f"{run.name}: {ended.reason} at iteration {ended.step} after {ended.seconds:.0f} s")
+        say(f"{run.name}: {ended.reason} at iteration {ended.step} after {ended.seconds:.0f} s")
         finished = ended.reason == "finished"
         follow_up = "predict" if finished else "resume"
-        print(f"Next: napari-crln {follow_up} {project} --run {run.name}")
+        say(f"Next: napari-crln {follow_up} {project} --run {run.name}")
     return ended
-
-
-def _line(text: str) -> None:
-    print(text.rstrip("\n"), flush=True)
 
 
 def _layer(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from napari_crln.cli.console import remark, say
+from napari_crln.cli.console import print_json_line, remark, say
 from napari_crln.cli.options import AsJson
 from napari_crln.cli.signals import INTERRUPTED
 from napari_crln.errors import RunError
@@ -73,7 +73,7 @@ def _run(path: Path, name: str | None) -> RunFolder:
     from napari_crln.run.folder import RunFolder, runs
 
     if (path / ENVIRONMENT_FILE).exists():
-        return RunFolder.open(path)
+        return RunFolder.open(path.resolve())
     if name is not None:
         return named_run(path, name)
     known = runs(path)
@@ -88,7 +88,7 @@ def _printed(folder: RunFolder) -> Ended:
 
     ended: Ended | None = None
     for event in events_until_end(folder):
-        print(dump_line(event).decode().rstrip("\n"), flush=True)
+        print_json_line(dump_line(event).decode())
         ended = _end(event) or ended
     return _certain(ended)
 

@@ -20,7 +20,7 @@ from napari_crln.engine.evaluate import Case, Evaluation, evaluate
 from napari_crln.errors import ProjectError, UsageError
 from napari_crln.types import Role
 from napari_crln.volume.checks import check_same_grid
-from napari_crln.volume.decathlon import read_classes
+from napari_crln.volume.decathlon import read_classes, read_ignore
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.imports import case_name
 from napari_crln.volume.labels import ClassTable
@@ -29,6 +29,8 @@ from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
 _ENDINGS = (".nii", ".nii.gz")
+#: Behind a case's name in nnU-Net's images, and so in predictions, which are named as these; labels have none.
+_CHANNEL = "_0000"
 
 
 @dataclass(frozen=True)
@@ -59,7 +61,8 @@ def of_project(
     ----------
     role : of the volumes; none: all that have a prediction
     run : name of the run that must have made them; none: any one
-    labels : folder with the truth, files named as the sources; none: the project's own annotations
+    labels : folder with the truth, files named as the sources; none: the project's own annotations. Voxels with the
+        "ignore" of a dataset.json beside it are left out
 
     Raises
     ------
@@ -71,18 +74,19 @@ def of_project(
     _check_predicted(volumes, project)
     origin = _one_origin(volumes, run, project)
     files = {} if labels is None else _files(labels)
-    cases = (case_of(volume, files) for volume in volumes)
+    ignore = None if labels is None else read_ignore(_around(labels))
+    cases = (case_of(volume, files, ignore) for volume in volumes)
     clues = "with" if origin.get("clues") else "without"
     title = f"{origin.get('run', 'unknown run')} at iteration {origin.get('step', '?')}, {clues} clues"
     return Scored(evaluate(cases, project.classes.names), origin, title, _colours(project.classes))
 
 
 def of_folders(predictions: Path, labels: Path, classes: ClassTable | None = None) -> Scored:
-    """Score NIfTI files against those of the same names, on the same grids.
+    """Score NIfTI files against those of the same names, on the same grids; a channel's `_0000` is no part of a name.
 
     Parameters
     ----------
-    classes : of a project; none: those of a dataset.json beside `labels`, or the ids that the labels hold
+    classes : of a project; none: those of a dataset.json beside `labels`, or the ids that the files hold
 
     Raises
     ------
@@ -90,22 +94,25 @@ def of_folders(predictions: Path, labels: Path, classes: ClassTable | None = Non
     UnreadableFile, InvalidLabel, GridMismatch
     """
     found, truths = _files(predictions), _files(labels)
-    paired = sorted(found.keys() & truths.keys())
+    exact = {name: path for name, path in found.items() if name in truths}
+    named = {name.removesuffix(_CHANNEL): path for name, path in found.items() if name not in exact} | exact
+    paired = sorted(named.keys() & truths.keys())
     if not paired:
         raise UsageError(
             f"none of {len(found)} predictions has a label in {labels}",
-            "files are matched by name",
+            f"files are matched by name, of predictions also without {_CHANNEL}",
             "Check the folders",
             predictions,
         )
-    table = classes or _table_of(labels, [truths[name] for name in paired])
+    table = classes or _table_of(labels, [files[name] for name in paired for files in (named, truths)])
+    ignore = read_ignore(_around(labels))
     notes = [
         f"{len(found) - len(paired)} predictions have no label" if len(found) > len(paired) else "",
         f"{len(truths) - len(paired)} labels have no prediction and are not counted"
         if len(truths) > len(paired)
         else "",
     ]
-    cases = (_pair(name, found[name], truths[name], table) for name in paired)
+    cases = (_pair(name, named[name], truths[name], table, ignore) for name in paired)
     return Scored(
         evaluate(cases, table.names),
         {"predictions": str(predictions), "labels": str(labels)},
@@ -115,27 +122,41 @@ def of_folders(predictions: Path, labels: Path, classes: ClassTable | None = Non
     )
 
 
-def case_of(volume: Volume, files: Mapping[str, Path] = MappingProxyType({})) -> Case:
-    """A volume's prediction with its truth: of the file that bears its name, else its own annotation, else none."""
+def case_of(
+    volume: Volume, files: Mapping[str, Path] = MappingProxyType({}), ignore: int | None = None
+) -> Case:
+    """A volume's prediction with its truth: of the file that bears its name, else its own annotation, else none.
+
+    Parameters
+    ----------
+    ignore : id in the files where nobody annotated
+    """
     truth = None
     if files:
-        path = files.get(case_name(Path(volume.source.name))) or files.get(volume.name)
-        truth = None if path is None else _truth(path, volume.grid, volume.classes)
+        source = case_name(Path(volume.source.name))
+        names = (source, volume.name, source.removesuffix(_CHANNEL), volume.name.removesuffix(_CHANNEL))
+        path = next((files[name] for name in names if name in files), None)
+        truth = None if path is None else _truth(path, volume.grid, volume.classes, ignore)
     elif volume.has_annotation:
         truth = volume.read_targets()
     return Case(volume.name, volume.read_prediction(), truth, volume.grid.spacing)
 
 
-def _pair(name: str, prediction: Path, label: Path, table: ClassTable) -> Case:
+def _pair(name: str, prediction: Path, label: Path, table: ClassTable, ignore: int | None) -> Case:
     found = read_label(prediction)
     indices = table.targets(table.encode(found.voxels, where=prediction)).astype(table.index_dtype)
-    return Case(name, indices, _truth(label, found.grid, table), found.grid.spacing)
+    return Case(name, indices, _truth(label, found.grid, table, ignore), found.grid.spacing)
 
 
-def _truth(path: Path, grid: Grid, table: ClassTable) -> NDArray[np.int16]:
+def _truth(path: Path, grid: Grid, table: ClassTable, ignore: int | None) -> NDArray[np.int16]:
     label = read_label(path)
     check_same_grid(grid, label.grid, path)
-    return table.targets(table.encode(label.voxels, where=path))
+    return table.targets(table.encode(label.voxels, ignore=ignore, where=path))
+
+
+def _around(folder: Path) -> Path:
+    """The folder that a folder lies in, where a data set has its dataset.json; `.` is written without it."""
+    return folder.absolute().parent
 
 
 def _files(folder: Path) -> dict[str, Path]:
@@ -152,8 +173,8 @@ def _files(folder: Path) -> dict[str, Path]:
 
 def _table_of(labels: Path, files: Sequence[Path]) -> ClassTable:
     """Classes of a Decathlon dataset.json beside the folder, else numbered by the ids that occur."""
-    if (labels.parent / "dataset.json").exists():
-        return read_classes(labels.parent)
+    if (_around(labels) / "dataset.json").exists():
+        return read_classes(_around(labels))
     seen: set[int] = {0}
     for path in files:
         seen.update(np.unique(read_label(path).voxels).tolist())

@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from napari_crln import config as configuration
 from napari_crln import durable
@@ -56,7 +57,7 @@ class RunFolder:
         OutOfSpace
             If the disk is full.
         """
-        stem = f"{time.strftime('%Y-%m-%d')}-{_checked_name(name or config.method.name)}"
+        given = _checked_name(name or config.method.name)
         if not project_path.is_dir():
             raise ProjectError(
                 "no such project", "a run belongs to a project folder", "Make one with init", project_path
@@ -66,7 +67,8 @@ class RunFolder:
         folder.mkdir(exist_ok=True)
         with exclusive_folder(folder):
             ordinal = 1 + max((run.ordinal for run in _existing(folder)), default=0)
-            return cls(_make(_free(folder, stem), config, ordinal), ordinal)
+            path = _free(folder, f"{time.strftime('%Y-%m-%d')}-{given}")
+            return cls(_make(path, config, {"ordinal": ordinal, "name": given}), ordinal)
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:
@@ -90,6 +92,19 @@ class RunFolder:
     @property
     def name(self) -> str:
         return self.path.name
+
+    @property
+    def given_name(self) -> str:
+        """The folder's name without its date, and without the number that was added where the name was taken."""
+        undated = self.name[len("2000-01-01-") :]
+        stem, _, number = undated.rpartition("-")
+        if not stem or not number.isdecimal():
+            return undated
+        given = _record(self.path)["name"]
+        if given is None:  # an older version's: then another run has the name without the number
+            taken = self.path.with_name(self.name.removesuffix(f"-{number}")).exists()
+            return stem if taken else undated
+        return stem if given == stem else undated
 
     @property
     def events(self) -> Path:
@@ -137,11 +152,11 @@ def _existing(folder: Path) -> Iterator[RunFolder]:
                 continue
 
 
-def _record(path: Path) -> dict[str, int]:
+def _record(path: Path) -> dict[str, Any]:
     file = path / ENVIRONMENT_FILE
     try:
         record = json.loads(file.read_text("utf-8"))
-        return {key: int(record[key]) for key in ("schema_version", "ordinal")}
+        return {key: int(record[key]) for key in ("schema_version", "ordinal")} | {"name": record.get("name")}
     except OSError as error:
         raise RunError(
             "not a run folder", f"a run folder holds {ENVIRONMENT_FILE}", "Check the path", path
@@ -170,9 +185,9 @@ def _free(folder: Path, stem: str) -> Path:
     return path
 
 
-def _make(path: Path, config: RunConfig, ordinal: int) -> Path:
+def _make(path: Path, config: RunConfig, identity: dict[str, Any]) -> Path:
     """Write the folder aside and rename it; the caller holds the runs folder."""
-    record = {"schema_version": SCHEMA, "ordinal": ordinal, **environment()}
+    record = {"schema_version": SCHEMA, **identity, **environment()}
     with durable.creating_folder(path, needed=1 << 16) as aside:
         (aside / INBOX).mkdir()
         (aside / CONFIG_FILE).write_bytes(configuration.dumps(config).encode())

@@ -6,8 +6,10 @@ A guess for choosing sizes before a run starts. The engine itself asks torch.
 from __future__ import annotations
 
 import platform
+import re
 import sys
 from importlib import metadata
+from importlib.util import find_spec
 from pathlib import Path
 from shutil import which
 
@@ -21,6 +23,18 @@ def guess_device() -> str:
 
 
 def _torch_is_for_cpus() -> bool:
+    """Whether the installed torch was built without CUDA; without any torch, yes."""
+    spec = find_spec("torch")
+    if spec is None or spec.origin is None:
+        return True
+    # Its metadata does not tell: PyPI's wheel for Windows is for CPUs, and its version has no "+cpu".
+    try:
+        text = Path(spec.origin).with_name("version.py").read_text("utf-8")
+    except (OSError, ValueError):
+        text = ""
+    built = re.search(r"^cuda\b[^=\n]*=\s*(\S+)", text, re.MULTILINE)
+    if built is not None:
+        return built.group(1) == "None"
     try:
         return metadata.version("torch").endswith("+cpu")
     except metadata.PackageNotFoundError:

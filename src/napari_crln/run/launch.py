@@ -132,7 +132,8 @@ def launch(arguments: Sequence[str], log: Path, *, program: Sequence[str] = PROG
     ProjectError, OutOfSpace
         If the log cannot be written.
     """
-    environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
+    # UTF-8 is what the log is read as; on Windows a child whose output is a file writes the ANSI code page.
+    environment = {**os.environ, "PYTHONUNBUFFERED": "1", "PYTHONIOENCODING": "utf-8"}
     flags = getattr(subprocess, "CREATE_NEW_PROCESS_GROUP", 0)
     with space_for(log.parent):
         output = log.open("ab")

@@ -85,6 +85,23 @@ def read_classes(folder: AnyPath) -> ClassTable:
     return _classes(_read_description(Path(folder)), Path(folder))[0]
 
 
+def read_ignore(folder: AnyPath) -> int | None:
+    """Id where nobody annotated, nnU-Net's "ignore", by a folder's dataset.json; None if it has neither.
+
+    The classes are not looked at: they may be of a kind that no project takes.
+    """
+    folder = Path(folder)
+    if not (folder / "dataset.json").exists():
+        return None
+    number = dict(_named(_read_description(folder)["labels"])).get("ignore")
+    try:
+        return None if number is None else int(number)
+    except (TypeError, ValueError):
+        raise InvalidLabel(
+            f'"ignore" {number!r}', "it has one integer id", "Write its id", folder / "dataset.json"
+        ) from None
+
+
 def plan_cases(
     folder: Path, description: dict[str, Any], labelled: int, validation: int, ignore: int | None = None
 ) -> list[Case]:
@@ -194,10 +211,8 @@ def _read_description(folder: Path) -> dict[str, Any]:
 def _classes(description: dict[str, Any], folder: Path) -> tuple[ClassTable, int | None]:
     """Class table, and the id of nnU-Net's "ignore" class, where nobody annotated."""
     labels: dict[str, Any] = description["labels"]
-    turned = all(key.lstrip("-").isdigit() for key in labels)
-    pairs = [(str(value), key) if turned else (key, value) for key, value in labels.items()]
     try:
-        ids = {name: int(number) for name, number in pairs}
+        ids = {name: int(number) for name, number in _named(labels)}
     except (TypeError, ValueError):
         raise InvalidLabel(
             f"labels {labels}",
@@ -208,6 +223,12 @@ def _classes(description: dict[str, Any], folder: Path) -> tuple[ClassTable, int
     ignore = ids.pop("ignore", None)
     ordered = sorted(ids.items(), key=lambda item: (item[1] != 0, item[1]))
     return ClassTable.from_ids(dict(ordered)), ignore
+
+
+def _named(labels: dict[str, Any]) -> list[tuple[str, Any]]:
+    """(name, id) of each entry, whether the data set is in the Decathlon form, id first, or in nnU-Net's."""
+    turned = all(key.lstrip("-").isdigit() for key in labels)
+    return [(str(value), key) if turned else (key, value) for key, value in labels.items()]
 
 
 def _pairs(

@@ -138,11 +138,25 @@ def read(folder: Path, region: Region | None = None) -> NDArray[Any]:
         If the region does not fit in memory; nothing was taken then.
     """
     array = open_array(folder)
-    missing = next((key for key, _ in _chunks(array, region) if not (folder / key).exists()), None)
-    if missing is not None:
-        raise CorruptData(f"chunk {missing} is missing", "every chunk of an array is stored", RESTORE, folder)
+    _check_present(array, region, folder)
     check_memory(_bytes(array, region), "the array", "Read a region of it, or use a larger machine", folder)
     return np.asarray(array[region if region is not None else ...])
+
+
+def verify(folder: Path) -> None:
+    """Read an array part by part, checking every chunk: also one that is larger than memory; errors as of `read`."""
+    array = open_array(folder)
+    _check_present(array, None, folder)
+    for part in parts(array.shape):
+        check_memory(_bytes(array, part), "a part of the array", "Use a larger machine", folder)
+        array[part]
+
+
+def parts(shape: tuple[int, ...]) -> Iterator[Region]:
+    """Regions that make up an array of (…, D, H, W), in the order of its voxels, none larger than a shard."""
+    for lead in product(*map(range, shape[:-3])):
+        for tile in _tiles((shape[-3], shape[-2], shape[-1]), (SHARD,) * 3):
+            yield *(slice(index, index + 1) for index in lead), *tile
 
 
 def has_shards(folder: Path) -> bool:
@@ -178,6 +192,12 @@ def changed_chunks(folder: Path, start: Sequence[int], values: NDArray[Any]) -> 
             aside[place] = after[tile]
     files = {key: value.to_bytes() for key, value in encoded.items() if key.startswith("new/c/")}
     return {key.removeprefix("new/"): content for key, content in files.items()}
+
+
+def _check_present(array: Any, region: Region | None, folder: Path) -> None:
+    missing = next((key for key, _ in _chunks(array, region) if not (folder / key).exists()), None)
+    if missing is not None:
+        raise CorruptData(f"chunk {missing} is missing", "every chunk of an array is stored", RESTORE, folder)
 
 
 def _bytes(array: Any, region: Region | None) -> int:

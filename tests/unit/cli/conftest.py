@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import io
 import shutil
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -19,6 +22,24 @@ def call(capsys: pytest.CaptureFixture[str]) -> Call:
         capsys.readouterr()
         code = main([str(argument) for argument in arguments])
         return Answer(code, *capsys.readouterr())
+
+    return _call
+
+
+@pytest.fixture
+def redirected(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Answer]:
+    """Run the command line in this process with both outputs redirected to files of an encoding."""
+
+    def _call(encoding: str, *arguments: object) -> Answer:
+        files = io.BytesIO(), io.BytesIO()
+        with monkeypatch.context() as patched:
+            streams = [io.TextIOWrapper(file, encoding, newline="\n") for file in files]
+            patched.setattr(sys, "stdout", streams[0])
+            patched.setattr(sys, "stderr", streams[1])
+            code = main([str(argument) for argument in arguments])
+            for stream in streams:
+                stream.flush()
+        return Answer(code, *(file.getvalue().decode(encoding) for file in files))
 
     return _call
 

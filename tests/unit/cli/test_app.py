@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -106,3 +108,46 @@ def test_an_unknown_option_is_a_usage_error(call: Call) -> None:
 def test_roles_are_those_of_the_types_card() -> None:
     assert get_args(RoleName) == get_args(Role)
     assert app.app.info.name == "napari-crln"
+
+
+FOREIGN = "Łódź-患者-😀"
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "cp932", "ascii", "utf-8"])
+def test_any_name_goes_into_a_redirect_of_any_encoding(
+    encoding: str, redirected: Call, trained: Path, tmp_path: Path
+) -> None:
+    """Windows redirects in the ANSI code page."""
+    project = Path(shutil.move(trained, tmp_path / FOREIGN / "p.crln"))
+    predicted = redirected(encoding, "predict", project, "--role", "test")
+    assert (predicted.code, predicted.err) == (0, "")
+    assert "written to" in predicted.out
+    shown = redirected(encoding, "inspect", project)
+    assert (shown.code, shown.err) == (0, "")
+    assert "case_0" in shown.out
+    assert (FOREIGN if encoding == "utf-8" else "\\u60a3" if encoding != "cp932" else "患者") in shown.out
+    refused = redirected(encoding, "inspect", project.parent / "none")
+    assert (refused.code, refused.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
+def test_json_stays_json_in_any_encoding(
+    encoding: str, redirected: Call, trained: Path, tmp_path: Path
+) -> None:
+    """Python's own escapes, \\xe9 and \\U0001f600, are none of JSON's; and programs read it as UTF-8."""
+    project = Path(shutil.move(trained, tmp_path / FOREIGN / "p.crln"))
+    answer = redirected(encoding, "inspect", project, "--json")
+    assert json.loads(answer.out)["project"] == str(project)
+    assert answer.out.isascii() == (encoding != "utf-8")
+    watched = redirected(encoding, "watch", project, "--json")
+    assert all(json.loads(line)["kind"] for line in watched.out.splitlines())
+    told = redirected(encoding, "predict", project, "--role", "test", "--json", "--progress")
+    assert [json.loads(line)["kind"] for line in told.err.splitlines()]
+    assert json.loads(told.out)["project"] == str(project)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems have no such names")
+def test_a_name_that_is_no_text_at_all_is_printed(redirected: Call, tmp_path: Path) -> None:
+    project = Path(os.fsdecode(os.fsencode(tmp_path) + b"/caf\xe9.crln"))
+    assert redirected("utf-8", "init", project, "--class", "a").code == 0
+    assert json.loads(redirected("utf-8", "inspect", project, "--json").out)["project"] == str(project)

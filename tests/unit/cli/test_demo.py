@@ -78,6 +78,18 @@ def test_an_earlier_demo_is_moved_aside_and_a_strangers_folder_refused(call: Cal
     assert [p.name for p in mine.iterdir()] == ["thesis.tex"]
 
 
+def test_an_earlier_demo_in_the_current_folder_is_moved_aside_too(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = tmp_path / "demo"
+    (out / "phantoms.crln").mkdir(parents=True)
+    (out / "index.html").write_text("earlier", "utf-8")
+    monkeypatch.chdir(out)
+    demo._make_room(Path())
+    assert list(Path.cwd().iterdir()) == list(out.iterdir()) == []
+    assert sorted(p.name for p in (tmp_path / "demo-1").iterdir()) == ["index.html", "phantoms.crln"]
+
+
 @pytest.mark.usefixtures("small")
 def test_with_a_display_the_demo_trains_in_napari(
     call: Call, tmp_path: Path, monkeypatch: pytest.MonkeyPatch

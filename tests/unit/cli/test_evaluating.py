@@ -160,3 +160,89 @@ def test_ids_number_the_classes_where_nothing_names_them(
         "evaluate", "--predictions", shifted, "--labels", tmp_path / "elsewhere" / "labels", "--json"
     )
     assert list(json.loads(answer.out)["evaluation"]["per_class"]) == ["class 1", "class 2", "class 3"]
+
+
+@pytest.fixture
+def partly(decathlon: Path, tmp_path: Path) -> Path:
+    """The training labels as nnU-Net has them where nobody annotated the first slices: id 9, "ignore"."""
+    folder = tmp_path / "nnunet"
+    (folder / "labelsTr").mkdir(parents=True)
+    for path in (decathlon / "labelsTr").iterdir():
+        label = nib.load(path)
+        ids = np.asarray(label.dataobj).copy()
+        ids[..., :3] = 9
+        nib.save(nib.Nifti1Image(ids, label.affine), folder / "labelsTr" / path.name)
+    described = json.loads((decathlon / "dataset.json").read_text("utf-8"))
+    named = {name: int(number) for number, name in described["labels"].items()}
+    (folder / "dataset.json").write_text(json.dumps({"labels": named | {"ignore": 9}}), "utf-8")
+    return folder
+
+
+def test_predictions_bear_nnunets_channel_and_labels_do_not(
+    call: Call, shifted: Path, decathlon: Path
+) -> None:
+    for path in list(shifted.iterdir()):
+        path.rename(path.with_name(path.name.replace(".nii", "_0000.nii")))
+    arguments = ("evaluate", "--predictions", shifted, "--labels", decathlon / "labelsTr", "--json")
+    answer = call(*arguments)
+    assert answer.code == 0, answer.err
+    assert [case["name"] for case in answer.json()["evaluation"]["cases"]] == ["case_0", "case_1", "case_2"]
+    shutil.copy(
+        shifted / "case_0_0000.nii.gz", shifted / "case_1.nii.gz"
+    )  # now there is one of the very name
+    scored = call(*arguments).json()["evaluation"]["cases"]
+    assert len(scored) == 3
+    assert scored[1]["classes"]["body"]["dice"] < 0.9
+
+
+def test_a_volume_that_was_imported_with_its_channel_finds_its_label(
+    call: Call, decathlon: Path, tmp_path: Path
+) -> None:
+    shutil.copy(decathlon / "imagesTr" / "case_0.nii.gz", tmp_path / "case_0_0000.nii.gz")
+    path = tmp_path / "p.crln"
+    call("init", path, "--class", "body", "--class", "lobe", "--class", "vessel")
+    call("import", tmp_path / "case_0_0000.nii.gz", path)
+    volume = Project.open(path).volume("case_0_0000")
+    volume.write_prediction(np.zeros(volume.grid.shape, np.uint8), {"run": "by hand", "step": 1})
+    answer = call("evaluate", path, "--labels", decathlon / "labelsTr", "--json")
+    assert answer.json()["evaluation"]["overall"]["cases"] == 1
+
+
+def test_voxels_of_the_data_sets_ignored_id_are_not_scored(
+    call: Call, shifted: Path, trained: Path, partly: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    answer = call("evaluate", "--predictions", shifted, "--labels", partly / "labelsTr", "--json")
+    assert answer.code == 0, answer.err
+    assert {case["sparse_truth"] for case in answer.json()["evaluation"]["cases"]} == {True}
+    for volume in Project.open(trained).with_role("unlabelled"):
+        volume.write_prediction(np.zeros(volume.grid.shape, np.uint8), {"run": "by hand", "step": 1})
+    monkeypatch.chdir(partly / "labelsTr")  # the dataset.json is found from there too
+    for labels in (partly / "labelsTr", "."):
+        answer = call("evaluate", trained, "--role", "unlabelled", "--labels", labels, "--json")
+        assert answer.code == 0, answer.err
+        assert answer.json()["evaluation"]["overall"]["sparse_truths"] == 2
+
+
+def test_an_ignored_id_that_is_none_is_refused(call: Call, trained: Path, partly: Path) -> None:
+    (partly / "dataset.json").write_text('{"labels": {"background": 0, "ignore": "many"}}', "utf-8")
+    call("predict", trained, "--role", "unlabelled", "--json")
+    answer = call("evaluate", trained, "--role", "unlabelled", "--labels", partly / "labelsTr")
+    assert (answer.code, answer.err.count("\n")) == (3, 1)
+    assert "'many'" in answer.err
+
+
+def test_an_id_that_only_a_prediction_holds_is_a_class_too(
+    call: Call, shifted: Path, decathlon: Path, tmp_path: Path
+) -> None:
+    shutil.copytree(decathlon / "labelsTr", tmp_path / "elsewhere" / "labels")
+    label = nib.load(shifted / "case_1.nii.gz")
+    ids = np.asarray(label.dataobj).copy()
+    ids[:2, :2, :2] = 7
+    nib.save(nib.Nifti1Image(ids, label.affine), shifted / "case_1.nii.gz")
+    answer = call(
+        "evaluate", "--predictions", shifted, "--labels", tmp_path / "elsewhere" / "labels", "--json"
+    )
+    assert answer.code == 0, answer.err
+    per_class = answer.json()["evaluation"]["per_class"]
+    assert list(per_class) == ["class 1", "class 2", "class 3", "class 7"]
+    assert per_class["class 7"]["empty_truths"] == 3

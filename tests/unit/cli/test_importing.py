@@ -183,6 +183,31 @@ def test_init_refuses_a_malformed_class_table(classes: tuple[str, ...], call: Ca
     assert not (tmp_path / "p.crln").exists()
 
 
+@pytest.mark.parametrize("value", ["--5", "-", "5-", "1.5", "99999999999999999999", str(1 << 62), "9" * 5000])
+def test_init_refuses_an_id_that_no_label_file_holds(value: str, call: Call, tmp_path: Path) -> None:
+    answer = call("init", tmp_path / "p.crln", f"--class=x={value}")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "2^62" in answer.err
+    assert not (tmp_path / "p.crln").exists()
+
+
+def test_init_takes_any_id_that_a_project_does(call: Call, tmp_path: Path) -> None:
+    lowest, highest = 1 - (1 << 62), (1 << 62) - 1
+    assert call("init", tmp_path / "p.crln", f"--class=x={lowest}", f"--class=y={highest}").code == 0
+    assert [c.source_id for c in Project.open(tmp_path / "p.crln").classes] == [0, lowest, highest]
+    answer = call("init", tmp_path / "q.crln", "--class=x", "--background", highest + 1)
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+
+
+@pytest.mark.parametrize("name", ["background", "Background", "background=0"])
+def test_init_takes_no_background_among_the_classes(name: str, call: Call, tmp_path: Path) -> None:
+    """It would be a foreground of id 1, and the classes after it one too high."""
+    answer = call("init", tmp_path / "p.crln", "--class", name, "--class", "liver")
+    assert (answer.code, answer.err.count("\n")) == (2, 1)
+    assert "--background ID" in answer.err
+    assert not (tmp_path / "p.crln").exists()
+
+
 def test_one_normalisation_is_the_default_of_shell_panel_and_library(
     call: Call, decathlon: Path, tmp_path: Path
 ) -> None:

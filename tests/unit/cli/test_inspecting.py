@@ -1,11 +1,18 @@
 from __future__ import annotations
 
+import re
+import shutil
 from pathlib import Path
 
+import nibabel as nib
+import numpy as np
 import pytest
 from command_line import Call
 
 from napari_crln.run.folder import runs
+from napari_crln.volume import memory, store
+from napari_crln.volume.project import Project
+from napari_crln.volume.pyramid import plan
 
 
 def _flip_last_byte(path: Path) -> None:
@@ -49,6 +56,37 @@ def test_verify_finds_a_missing_array(call: Call, trained: Path) -> None:
     answer = call("inspect", trained, "--verify")
     assert answer.code == 4
     assert "case_0.zarr" in answer.err
+
+
+def test_verify_takes_volumes_that_do_not_fit_in_memory(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Images and labels of 7680 bytes and more, of which parts of 512 are read."""
+    monkeypatch.setattr(memory, "available", lambda **_: 1500)
+    monkeypatch.setattr(store, "SHARD", 8)
+    assert call("inspect", trained, "--verify").code == 0
+    project = trained / "project.toml"
+    project.write_text(re.sub(r"\[\[classes\]\][^\[]*vessel[^\[]*", "", project.read_text("utf-8")), "utf-8")
+    answer = call("inspect", trained, "--verify")
+    assert answer.code == 4
+    assert "annotation value 4" in answer.err
+    monkeypatch.setattr(memory, "available", lambda **_: 500)
+    answer = call("inspect", trained, "--verify")
+    assert (answer.code, answer.err.count("\n")) == (7, 1)
+    assert "damaged" not in answer.out
+
+
+def test_verify_finds_labels_of_another_shape(call: Call, trained: Path) -> None:
+    volume = Project.open(trained).volume("case_0")
+    smaller = volume.read_annotation()[:9]
+    shutil.rmtree(volume.path / "labels" / "annotation" / "0")
+    store.write_multiscale(
+        trained / "aside", smaller, plan(smaller.shape, (1, 1, 1))[:1], "label", {}, sharded=False
+    )
+    (trained / "aside" / "0").rename(volume.path / "labels" / "annotation" / "0")
+    answer = call("inspect", trained, "--verify")
+    assert answer.code == 4
+    assert "annotation of shape (9, 24, 20)" in answer.err
 
 
 @pytest.mark.parametrize("broken", ["zarr.json", "0/zarr.json", "labels/annotation/zarr.json"])
@@ -97,12 +135,31 @@ def test_a_run_says_whether_its_checkpoints_verify(call: Call, trained: Path) ->
     assert "SHA-256" in call("inspect", run.path).out
 
 
+def test_the_run_that_one_stands_in_is_named(
+    call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (run,) = runs(trained)
+    monkeypatch.chdir(run.path)
+    assert call("inspect", ".", "--json").json()["name"] == run.name
+    assert call("watch", ".").out.startswith(f"{run.name}: finished")
+
+
 def test_a_nifti_file(call: Call, decathlon: Path) -> None:
     path = decathlon / "imagesTr" / "case_0.nii.gz"
     document = call("inspect", path, "--json").json()
     assert document["shape"] == [16, 24, 20]
     assert document["dtype"] == "uint8"
     assert "1.5" in call("inspect", path).out
+
+
+def test_what_is_not_finite_is_null_in_json(call: Call, tmp_path: Path) -> None:
+    voxels = np.zeros((4, 4, 4), np.float32)
+    voxels[0, 0, 0] = np.nan
+    nib.save(nib.Nifti1Image(voxels, np.eye(4)), tmp_path / "nan.nii.gz")
+    answer = call("inspect", tmp_path / "nan.nii.gz", "--json")
+    assert answer.code == 0
+    assert (answer.json()["minimum"], "NaN" in answer.out) == (None, False)
+    assert "nan" in call("inspect", tmp_path / "nan.nii.gz").out
 
 
 @pytest.mark.parametrize("name", ["nothing", "."])

@@ -58,6 +58,20 @@ def test_a_prepared_run_folder_is_trained_as_its_configuration_says(call: Call, 
     assert call("train", trained, "--run-folder", made.path).code == 2
 
 
+@pytest.mark.parametrize("place", ["runs", "run"])
+def test_a_prepared_run_is_named_from_wherever_one_stands(
+    place: str, call: Call, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = RunFolder.create(
+        trained, config.build({"iterations": 4}, _only_run(trained).config().model_dump())
+    )
+    monkeypatch.chdir(made.path if place == "run" else made.path.parent)
+    answer = call("train", "--run-folder", "." if place == "run" else made.name)
+    assert answer.code == 0, answer.err
+    assert f"{made.name}: finished" in answer.out
+    assert f"napari-crln predict {trained} --run {made.name}" in answer.out
+
+
 def test_without_a_preset_the_patch_follows_the_data(call: Call, trained: Path) -> None:
     made, notes = configure(Project.open(trained), "automatic", {"iterations": 100}, ["engine.device=cpu"])
     assert made.batches.patch == (16, 16, 16)

@@ -132,6 +132,16 @@ def test_the_log_is_appended_to_and_its_end_shown(tmp_path: Path) -> None:
     assert child.tail(4) == "two\n"
 
 
+def test_the_log_is_utf8_whatever_this_process_writes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on Windows, where a child whose output is a file writes the ANSI code page."""
+    monkeypatch.setenv("PYTHONIOENCODING", "cp1252")
+    child = launch([], tmp_path / "log.txt", program=[sys.executable, "-c", "print('Łódź é 患者')"])
+    assert child.wait(20) == 0
+    assert child.tail() == "Łódź é 患者\n"
+
+
 def test_where_the_log_cannot_be_written_the_message_says_what_to_do(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,22 @@ def test_nothing_is_ever_overwritten(project: Path) -> None:
     assert (first.path / "note").read_text() == "mine"
 
 
+def test_a_number_that_was_added_is_no_part_of_the_name_that_was_given(project: Path) -> None:
+    named = [RunFolder.create(project, RunConfig(), name) for name in ("t", "t", "t-2", "t-7", "9")]
+    assert [run.name[11:] for run in named] == ["t", "t-2", "t-2-2", "t-7", "9"]
+    assert [run.given_name for run in named] == ["t", "t", "t-2", "t-7", "9"]
+    assert RunFolder.open(named[1].path.rename(project / "runs" / "2026-01-01-best-2")).given_name == "best-2"
+
+
+def test_of_runs_of_older_versions_it_is_told_by_the_run_that_has_the_name(project: Path) -> None:
+    named = [RunFolder.create(project, RunConfig(), name) for name in ("t", "t", "s-7")]
+    for run in named:
+        record = json.loads((run.path / "environment.json").read_text("utf-8"))
+        del record["name"]
+        (run.path / "environment.json").write_text(json.dumps(record), "utf-8")
+    assert [run.given_name for run in named] == ["t", "t", "s-7"]
+
+
 def test_order_is_that_of_creation_whatever_clocks_and_names_say(project: Path) -> None:
     made = [RunFolder.create(project, RunConfig(), name) for name in ("z", "m", "a")]
     os.utime(made[0].path, (2**32, 2**32))

@@ -12,7 +12,7 @@ import tensorstore as ts
 import zarr
 
 from napari_crln.errors import CorruptData
-from napari_crln.volume import pyramid, store
+from napari_crln.volume import memory, pyramid, store
 from napari_crln.volume.ome import Content
 from napari_crln.volume.pyramid import plan
 
@@ -91,6 +91,35 @@ def test_a_missing_chunk_is_never_zeros(tmp_path: Path, content: Content) -> Non
     with pytest.raises(CorruptData, match="chunk c/0/0/0 is missing"):
         store.read(tmp_path / "0")
     store.read(tmp_path / "0", (slice(8, 10), slice(0, 9), slice(0, 17)))  # elsewhere all is well
+
+
+@pytest.mark.usefixtures("small_chunks")
+@pytest.mark.parametrize("content", ["image", "label"])
+def test_what_reading_the_whole_finds_verifying_by_parts_finds(
+    tmp_path: Path, content: Content, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    channels = np.random.default_rng(0).integers(0, 5, (2, 10, 9, 17)).astype(np.uint8)
+    store.write_multiscale(tmp_path, channels, plan(channels.shape[1:], (1, 1, 1)), content, {})
+    with monkeypatch.context() as patched:
+        patched.setattr(memory, "available", lambda **_: 8**3)
+        store.verify(tmp_path / "0")
+    path = tmp_path / "0" / "c" / "1" / "1" / "0" / "2"
+    whole = path.read_bytes()
+    for damage in (lambda: path.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1])), path.unlink):
+        damage()
+        with pytest.raises(CorruptData, match="c/1/1/0/2") as read:
+            store.read(tmp_path / "0")
+        with pytest.raises(CorruptData) as verified:
+            store.verify(tmp_path / "0")
+        assert str(verified.value) == str(read.value)
+
+
+def test_parts_make_up_the_whole() -> None:
+    seen = np.zeros((2, 300, 20, 257), np.uint8)
+    for part in store.parts(seen.shape):
+        assert seen[part].size <= store.SHARD**3
+        seen[part] += 1
+    assert (seen == 1).all()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"attributes": 3}'])
