@@ -186,13 +186,14 @@ def _look_up(
     ids, values = ids[order], values[order]
     low, high = int(ids[0]), int(ids[-1])
     inside = (labels >= low) & (labels <= high)
+    whole = np.where(inside, labels, 0).astype(np.int64)  # 0 is of every dtype, a negative id is not
     if high - low < _LOOKUP_SPAN:
-        position = np.where(inside, labels, low).astype(np.int64) - low
+        position = np.where(inside, whole - low, 0)
         table, known = np.zeros(high - low + 1, values.dtype), np.zeros(high - low + 1, bool)
         table[ids - low], known[ids - low] = values, True
         return np.where(inside, table[position], 0).astype(values.dtype), inside & known[position]
-    position = np.searchsorted(ids, np.where(inside, labels, low).astype(np.int64))
-    found = inside & (ids[position] == labels)
+    position = np.searchsorted(ids, whole).clip(max=len(ids) - 1)
+    found = inside & (ids[position] == whole)
     return np.where(found, values[position], 0).astype(values.dtype), found
 
 

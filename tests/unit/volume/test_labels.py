@@ -21,6 +21,16 @@ def test_three_numberings(table: ClassTable) -> None:
     assert len(table) == 3
 
 
+@pytest.mark.parametrize("far", [-3, -(1 << 40)])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.uint64])
+def test_ids_that_the_label_s_dtype_cannot_hold(far: int, dtype: type) -> None:
+    table = ClassTable.from_ids({"background": 5, "a": far, "b": 9})
+    labels = np.array([5, 9, 5], dtype)
+    assert table.encode(labels).tolist() == [1, 3, 1]
+    with pytest.raises(InvalidLabel, match="unknown label id 0, 200"):
+        table.encode(np.array([5, 0, 200, 9], dtype))
+
+
 def test_not_annotated_is_ignored(table: ClassTable) -> None:
     assert table.encode(np.array([0, 255, 4]), ignore=255).tolist() == [1, 0, 2]
     assert table.targets(np.array([0, 1], np.uint8)).tolist() == [IGNORE, 0]
