@@ -20,13 +20,16 @@ from napari_crln.errors import ProjectError
 from napari_crln.events import LabelsChanged, parse_command
 from napari_crln.gui import annotation_saver, shown_volumes
 from napari_crln.gui.layer_data import placement
+from napari_crln.gui.layer_geometry import place
 from napari_crln.gui.leftovers import take_away
 from napari_crln.gui.preview_feed import Frame, MapPicture
 from napari_crln.gui.run_view import Preview
 from napari_crln.gui.slice_visit import bring_into_sight
+from napari_crln.gui.suggestions import Place
 from napari_crln.gui.tags import tag
 from napari_crln.previews import Quantisation
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.geometry import Grid
 from napari_crln.volume.project import Project
 from napari_crln.volume.stored import Volume
 
@@ -261,6 +264,59 @@ def test_a_volume_that_lies_elsewhere_is_brought_into_sight(desk: Desk) -> None:
     centre = np.array(desk.viewer.scene.camera.center)[-2:]
     middle = np.asarray(image.data_to_world([(size - 1) / 2 for size in shape]))[-2:]
     np.testing.assert_allclose(centre, middle, atol=1.0)
+
+
+def shown_slice(layer: Any) -> float:
+    """The slice across D that napari draws of a layer."""
+    return float(layer._slicing_state.data_slice.point[-3])
+
+
+def beside(desk: Desk, kind: str) -> None:
+    """A layer of somebody else's, which changes what the viewer's axes and their units are."""
+    if kind == "micrometres":
+        desk.viewer.add_image(np.zeros((60, 56, 56), np.uint8), scale=(1000,) * 3, units=("um",) * 3)
+    elif kind == "time":
+        desk.viewer.add_image(np.zeros((3, 32, 48, 48), np.uint8), name="of 4 axes")
+
+
+@pytest.mark.parametrize("kind", ["nothing", "micrometres", "time"])
+def test_the_slice_that_is_seen_is_the_one_that_is_acted_on_whatever_else_is_open(
+    desk: Desk, kind: str
+) -> None:
+    layer = desk.show(UNLABELLED)
+    beside(desk, kind)
+    desk.session.go_to(Place(UNLABELLED, 0, 12))
+    assert round(shown_slice(layer)) == 12
+    assert desk.session.volumes.position() == (0, 12)
+    desk.session.complete_slice()
+    assert np.unique(np.argwhere(layer.data)[:, 0]).tolist() == [12]
+    desk.session.go_to(Place(UNLABELLED, 2, 7))
+    assert desk.session.volumes.position() == (2, 7)
+    desk.viewer.dims.set_point(desk.viewer.dims.ndim - 1, -1e9)  # out of sight
+    assert desk.show(LABELLED) is not None, "it has its layer to annotate on"
+
+
+def test_slices_of_an_oblique_volume_are_seen_as_they_were_acquired(
+    panel: Any, project: Path, wait: Callable[..., None]
+) -> None:
+    opened = Project.open(project)
+    cos, sin = np.cos(np.radians(20)), np.sin(np.radians(20))
+    affine = np.array([[1, 0, 0, 50], [0, cos, -3 * sin, -70], [0, sin, 3 * cos, 9], [0, 0, 0, 1.0]])
+    image = opened.volumes[UNLABELLED].read_image()
+    opened.add("tilted", image, Grid(image.shape, affine), "unlabelled")
+    desk = Desk(panel, project, wait)
+    layer = desk.show("tilted")
+    for index in (0, 11, image.shape[0] - 1):
+        desk.session.go_to(Place("tilted", 0, index))
+        assert round(shown_slice(layer)) == index
+        assert desk.session.volumes.position() == (0, index)
+    desk.session.complete_slice()
+    assert np.unique(np.argwhere(layer.data)[:, 0]).tolist() == [image.shape[0] - 1]
+    low, high, _ = desk.viewer.dims.range[0]
+    first, last = (layer.data_to_world((index, 0, 0))[0] for index in (0, image.shape[0] - 1))
+    assert low <= first < last <= high, "the slider reaches every slice"
+    data, state, _ = layer.as_layer_data_tuple()
+    np.testing.assert_allclose(place(data, state, "tilted").affine, affine, err_msg="what is saved of it")
 
 
 def test_a_deleted_layer_is_saved_and_comes_back(desk: Desk) -> None:

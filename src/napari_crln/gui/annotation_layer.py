@@ -20,7 +20,7 @@ from napari.utils.colormaps import DirectLabelColormap
 from napari_crln.gui.annotator import Annotator
 from napari_crln.gui.corrections import Filling, as_background, from_labels
 from napari_crln.gui.label_look import class_look
-from napari_crln.gui.layer_data import placement
+from napari_crln.gui.layer_data import true_affine, upright_placement
 from napari_crln.gui.leftovers import leave
 from napari_crln.gui.project_files import VolumeData
 from napari_crln.gui.tags import tag
@@ -168,7 +168,13 @@ class AnnotationLayers:
             array, stored = (np.zeros(data.grid.shape, table.index_dtype) for _ in range(2))
         layer = _made(array, data, table)
         layer.metadata.update(
-            tag("annotation", project=str(project), volume=data.name, revision=data.revision)
+            tag(
+                "annotation",
+                project=str(project),
+                volume=data.name,
+                revision=data.revision,
+                **true_affine(data.grid),
+            )
         )
         with same_selection(self._viewer):
             self._viewer.add_layer(layer)
@@ -239,7 +245,7 @@ def _made(array: Any, data: VolumeData, table: ClassTable) -> Any:
     look = class_look(table, offset=1, show_background=data.coverage != "dense")
     layer = Labels(
         array, name=f"{data.name} annotation", opacity=0.6, features=look["features"],
-        colormap=DirectLabelColormap(color_dict=look["colormap"]), **placement(data.grid),
+        colormap=DirectLabelColormap(color_dict=look["colormap"]), **upright_placement(data.grid),
     )  # fmt: skip
     layer.selected_label = 2
     layer.brush_size = max(3, min(array.shape) // 20)

@@ -16,6 +16,7 @@ from napari_crln.gui.label_look import value_names
 from napari_crln.gui.tags import tag_of
 from napari_crln.gui.view_direction import direction_of_view
 from napari_crln.gui.viewer_layers import own
+from napari_crln.gui.viewer_space import in_units_of
 from napari_crln.previews import Quantisation
 
 _TOLD = frozenset({"preview", "annotation", "labels", "prediction"})
@@ -61,8 +62,9 @@ class Hover:
         if len(displayed) == 3 and (direction is None or isinstance(layer, Image)):
             return None  # an image in 3D is a projection: no voxel is under the mouse
         value = layer.get_value(
-            viewer.cursor.position, view_direction=direction, dims_displayed=displayed, world=True
-        )
+            in_units_of(viewer, layer, viewer.cursor.position),
+            view_direction=direction, dims_displayed=displayed, world=True,
+        )  # fmt: skip
         return value[-1] if isinstance(value, tuple) else value  # of a multiscale layer: level and value
 
     def _on_status(self, event: Any) -> None:

@@ -19,7 +19,7 @@ from nibabel.orientations import inv_ornt_aff, io_orientation
 from numpy.typing import NDArray
 
 from napari_crln.errors import GridMismatch, InvalidIntensity
-from napari_crln.gui.layer_data import napari_affine
+from napari_crln.gui.layer_data import napari_affine, upright
 from napari_crln.gui.tags import tag_of
 from napari_crln.types import Affine
 from napari_crln.volume.geometry import Grid, check_affine
@@ -81,7 +81,18 @@ def place(data: Any, state: State, name: str) -> PlacedArray:
     affine[:3] *= np.array([factors[axis] for axis in order])[:, None]
     affine = napari_affine(affine)
     check_affine(affine, name)
-    return PlacedArray(voxels.transpose(*order), affine, unit)
+    turned = voxels.transpose(*order)
+    return PlacedArray(turned, _recorded(state, turned.shape, affine), unit)
+
+
+def _recorded(state: State, shape: Sequence[int], affine: Affine) -> Affine:
+    """The true affine of an oblique volume that the panel laid along the world's axes; the layer's own once somebody moved it."""
+    recorded = tag_of(state.get("metadata") or {}).get("true_affine")
+    if recorded is None:
+        return affine
+    d, h, w = shape
+    true = Grid((d, h, w), np.asarray(recorded, np.float64))
+    return true.affine if upright(true).difference(Grid((d, h, w), affine)) is None else affine
 
 
 def recorded_source(state: State, placed: PlacedArray) -> Source | None:

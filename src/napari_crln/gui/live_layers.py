@@ -18,7 +18,7 @@ import numpy as np
 from napari.layers import Labels, Points
 from numpy.typing import NDArray
 
-from napari_crln.gui.layer_data import placement
+from napari_crln.gui.layer_data import true_affine, upright_placement
 from napari_crln.gui.leftovers import leave
 from napari_crln.gui.live_looks import image_layer, labels_layer, points_layer, set_points
 from napari_crln.gui.live_maps import BY_KEY, LiveMap
@@ -201,7 +201,7 @@ class LiveLayers:
         if live.place is not None and live.place[0] is grid and live.place[1] == strides:
             return
         live.place = grid, strides
-        where = placement(grid)
+        where = upright_placement(grid)
         thinning = np.diag([*strides, 1.0])
         thinning[:3, 3] = [(stride - 1) // 2 for stride in strides]
         where["affine"] = where["affine"] @ thinning
@@ -284,6 +284,7 @@ def _tag(key: str, scene: _Scene, **further: Any) -> dict[str, Any]:
         "step": frame.step,
         "volume": frame.volume,
         "map": key,
+        **true_affine(scene.grid),
     }
     if key in frame.maps:
         quantisation = frame.maps[key].quantisation

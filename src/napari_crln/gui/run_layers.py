@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from napari_crln.errors import ProjectError
 from napari_crln.gui.label_look import class_look
-from napari_crln.gui.layer_data import Layer, placement
+from napari_crln.gui.layer_data import Layer, true_affine, upright_placement
 from napari_crln.gui.stored_layers import image_layer, volume_layers
 from napari_crln.gui.tags import KEY, tag
 from napari_crln.previews import PER_CLASS
@@ -85,9 +85,10 @@ def _map_layer(project: Project, volume: Volume, preview: Preview, name: str) ->
         "meaning": quantisation.meaning,
     }
     facts |= {"scale": quantisation.scale, "offset": quantisation.offset}
+    facts |= true_affine(volume.grid)
     where = tag("preview", project=str(project.path.resolve()), volume=volume.name, **facts)
     common = {"name": f"{volume.name} {name.replace('_', '-')}", "metadata": where, "visible": name in _SHOWN}
-    common |= placement(volume.grid)
+    common |= upright_placement(volume.grid)
     data = _whole(preview, name)
     if name in _LABELS:
         look = class_look(project.classes, offset=_LABELS[name], show_background=True, zero="as it was")

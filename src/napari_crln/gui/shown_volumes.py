@@ -17,7 +17,7 @@ import numpy as np
 from napari.layers import Image, Labels
 from napari.utils.colormaps import DirectLabelColormap
 
-from napari_crln.gui.layer_data import placement
+from napari_crln.gui.layer_data import true_affine, upright_placement
 from napari_crln.gui.leftovers import leave
 from napari_crln.gui.live_maps import label_colours
 from napari_crln.gui.project_files import VolumeData
@@ -25,6 +25,7 @@ from napari_crln.gui.slice_visit import bring_into_sight
 from napari_crln.gui.tags import tag
 from napari_crln.gui.viewer_layers import add_beneath, remove, same_selection, together
 from napari_crln.gui.viewer_layers import own as unwrapped
+from napari_crln.gui.viewer_space import slice_index, sliced_axis
 from napari_crln.types import LabelDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
@@ -128,14 +129,10 @@ class ShownVolumes:
     def position(self) -> tuple[int, int] | None:
         """Axis (0, 1, 2) and index of the slice that the viewer shows of the volume; None in 3D or without one."""
         image = self._layers.get(self.shown, {}).get("image")
-        if image is None or image not in self._viewer.layers or self._viewer.dims.ndisplay != 2:
+        axis = sliced_axis(self._viewer)
+        if image is None or image not in self._viewer.layers or axis is None:
             return None
-        axis = self._viewer.dims.order[0] - (self._viewer.dims.ndim - 3)
-        if axis not in (0, 1, 2):
-            return None
-        shape = self.grids[self.shown].shape
-        point = image.world_to_data(self._viewer.dims.point[-3:])
-        return axis, int(min(max(round(float(point[axis])), 0), shape[axis] - 1))
+        return axis, slice_index(self._viewer, image, self.grids[self.shown].shape, axis)
 
     def _ensure_labels(
         self,
@@ -154,7 +151,7 @@ class ShownVolumes:
         if kind in own and own[kind] in self._viewer.layers:
             return False
         own[kind] = make()
-        own[kind].metadata.update(tag(kind, volume=name))
+        own[kind].metadata.update(tag(kind, volume=name, **true_affine(self.grids[name])))
         with same_selection(self._viewer):
             add_beneath(self._viewer, own[kind], _ABOVE)
         self._made[own[kind]] = _place(own[kind])
@@ -179,7 +176,7 @@ def _in_memory(data: Any) -> int:
 def _image(data: VolumeData) -> Any:
     return Image(
         data.image, name=data.name, multiscale=isinstance(data.image, list), contrast_limits=data.limits,
-        colormap="gray", **placement(data.grid),
+        colormap="gray", **upright_placement(data.grid),
     )  # fmt: skip
 
 
@@ -187,7 +184,7 @@ def _labels(kind: str, values: LabelDHW, data: VolumeData, classes: tuple[LabelC
     layer = Labels(
         values, name=f"{data.name} {kind}", colormap=DirectLabelColormap(color_dict=label_colours(classes)),
         opacity=0.5, features={"index": list(range(len(classes))), "class": [c.name for c in classes]},
-        **placement(data.grid),
+        **upright_placement(data.grid),
     )  # fmt: skip
     if kind == "labels":
         layer.contour = 1

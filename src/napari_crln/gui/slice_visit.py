@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from napari_crln.gui.viewer_space import sliced_axis, to_point, to_voxel
 from napari_crln.types import ShapeDHW
 
 
@@ -16,9 +17,8 @@ def visit(viewer: Any, image: Any, shape: ShapeDHW, axis: int, index: int) -> No
     dims.order = (*range(before), before + axis, *others)
     centre = [(size - 1) / 2 for size in shape]
     centre[axis] = float(index)
-    world = image.data_to_world(centre)
-    for place, value in enumerate(world[-3:], start=before):
-        dims.set_point(place, float(value))
+    for place, value in enumerate(to_point(viewer, image, centre), start=before):
+        dims.set_point(place, value)
     _fit(viewer, image)
 
 
@@ -27,13 +27,12 @@ def bring_into_sight(viewer: Any, image: Any, shape: ShapeDHW) -> None:
 
     Volumes of a cohort may lie anywhere: scanners place each in coordinates of the patient.
     """
-    seen = image.world_to_data(_looked_at(viewer))[-3:]
+    seen = to_voxel(viewer, image, _looked_at(viewer))
     if all(-0.5 <= at <= size - 0.5 for at, size in zip(seen, shape, strict=True)):
         return None
     if viewer.dims.ndisplay == 3:
         return _fit(viewer, image)
-    axis = viewer.dims.order[0] - (viewer.dims.ndim - 3)
-    axis = axis if axis in (0, 1, 2) else 0
+    axis = sliced_axis(viewer) or 0
     return visit(viewer, image, shape, axis, shape[axis] // 2)
 
 
@@ -47,8 +46,8 @@ def _looked_at(viewer: Any) -> list[float]:
 
 
 def _fit(viewer: Any, image: Any) -> None:
-    """Zoom to one layer; to all of them where napari cannot tell them apart (before 0.6.5)."""
+    """Zoom to one layer; to all of them where napari cannot (before 0.6.5, or beside a layer of more axes)."""
     try:
         viewer.reset_view(layers=[image])
-    except TypeError:
+    except (TypeError, IndexError):
         viewer.reset_view()

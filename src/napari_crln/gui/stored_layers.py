@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from napari_crln.gui.label_look import class_look
-from napari_crln.gui.layer_data import Layer, placement
+from napari_crln.gui.layer_data import Layer, true_affine, upright_placement
 from napari_crln.gui.tags import tag
 from napari_crln.volume import store
 from napari_crln.volume.project import Project
@@ -67,10 +67,11 @@ def annotation_layer(project: Project, volume: Volume, *, visible: bool = True) 
 def _common(project: Project, volume: Volume, content: str, visible: bool, **facts: Any) -> dict[str, Any]:
     source = volume.source.model_dump(mode="json")
     mine = tag(
-        content, project=str(project.path.resolve()), volume=volume.name, role=volume.role, source=source
-    )
+        content, project=str(project.path.resolve()), volume=volume.name, role=volume.role, source=source,
+        **true_affine(volume.grid),
+    )  # fmt: skip
     mine["crln"] |= facts
-    return {"metadata": mine, "visible": visible, **placement(volume.grid)}
+    return {"metadata": mine, "visible": visible, **upright_placement(volume.grid)}
 
 
 def _levels(folder: Path) -> Any:

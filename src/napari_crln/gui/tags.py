@@ -11,6 +11,7 @@ plain JSON, so that napari may copy, save or print it.
 | revision, coverage | of an annotation, when it was read |
 | source | the `Source` of a file, as a dictionary: the grid that results go back to |
 | generation | of a preview |
+| true_affine | of an oblique volume, which is shown along the world's axes: voxel (x, y, z) to RAS+ mm |
 | preset | of sample data: what runs on a project of them begin with |
 """
 
