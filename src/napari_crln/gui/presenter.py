@@ -7,6 +7,7 @@ the current one, are dropped. All methods are called from one thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,7 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import CrlnError
-from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
+from napari_crln.events import (
+    Focus,
+    LabelsChanged,
+    Pause,
+    PreviewBudget,
+    PreviewSimilarity,
+    Resume,
+    Started,
+    Stop,
+)
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained, last_words
@@ -48,6 +58,7 @@ class Presenter:
         self._launch = start_process
         self._unfollow: Callable[[], None] | None = None
         self._child: Child | None = None
+        self._spawned = 0.0  # when, `time.monotonic`
         self._focus: tuple[str, int, int] | None = None
 
     # --- project
@@ -201,11 +212,12 @@ class Presenter:
         for event in report.events:
             view = after(view, event)
             self.model.curves.add(event)
-        if report.gone and view.active:
+        if report.gone and view.active and report.looked > self._spawned:
             view = self._lost(view)
         old = self.model.snapshot.run
         self.model.update(run=view)
-        if view.state == "training" and not (old.active and old.method):
+        if any(isinstance(event, Started) for event in report.events):
+            self._focus = None  # was told to the process before
             self._tell_wishes(folder)
         if view.note and view.note != old.note:
             self.model.say(view.note, "error" if view.state == "failed" else "warning")
@@ -214,7 +226,7 @@ class Presenter:
 
     def _start_made(self, folder: Path) -> None:
         self.leave_run()
-        self.model.update(busy="", run=RunView(folder=folder), message=Message(f"Starting {folder.name} …"))
+        self.model.update(busy="", run=RunView(folder=folder))
         self._spawn(folder, ["train", "--run-folder", str(folder), "--json"])
         self._follow(folder)
         self.refresh_volumes()
@@ -224,7 +236,9 @@ class Presenter:
             self._child = self._launch(arguments, folder / LOG)
         except (CrlnError, OSError) as error:
             return self._failed(error)
-        return self._set_run(state="starting", note="")
+        self._spawned = time.monotonic()
+        self._set_run(state="starting", note="")
+        return self.model.say(f"Starting {folder.name} …")
 
     def _follow(self, folder: Path) -> None:
         self._unfollow = self._background.stream(
@@ -277,9 +291,9 @@ class Presenter:
             self._command(PreviewSimilarity(prototype=prototype))
 
     def _tell_wishes(self, folder: Path) -> None:
-        """What the user chose before the run began, or before it was watched."""
+        """What the user chose before the run's process began, or before it was watched."""
         live = self.model.snapshot.live
-        if not self._alive(folder):
+        if self.model.snapshot.run.state not in ("training", "paused") or not self._alive(folder):
             return
         if live.budget != LiveChoice().budget:
             self.set_budget(live.budget)

@@ -24,7 +24,7 @@ from napari_crln.events import (
     Validated,
     dump_line,
 )
-from napari_crln.gui import obstacles
+from napari_crln.gui import obstacles, presenter
 from napari_crln.gui.model import PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
@@ -224,6 +224,49 @@ def test_resuming_an_ended_run_starts_the_command_line_again(training: Desk) -> 
     assert run.state == "starting"
     training.write(started(2))
     assert training.now.run.state == "training"
+
+
+def _stopped(training: Desk) -> None:
+    """The run's process has ended, and the follower knows."""
+    training.write(Ended(step=2, reason="stopped"))
+    training.launcher.last.code = 0
+    training.background.pump(10)
+
+
+def test_a_look_before_the_resume_is_no_death_of_the_new_process(training: Desk) -> None:
+    _stopped(training)
+    training.presenter.resume()
+    child = training.launcher.last
+    assert "Starting" in training.now.message.text
+    training.background.pump(20)
+    assert training.now.run.state == "starting", "until its first event, seconds later"
+    assert "is being trained" in obstacles.to_resume(training.now)
+    training.presenter.resume()
+    assert training.launcher.last is child, "no second one"
+    child.log.write_text("napari-crln: the disk is full; make room\n")
+    child.code = 8
+    training.background.pump(30)
+    assert (training.now.run.state, training.now.run.note) == ("failed", "the disk is full; make room")
+
+
+def test_a_run_that_is_resumed_in_a_shell_is_alive(training: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stopped(training)
+    monkeypatch.setattr(presenter, "is_trained", lambda folder: True)
+    training.write(started(2))
+    training.background.pump(10)
+    assert training.now.run.state == "training"
+
+
+def test_a_resumed_process_is_told_what_the_one_before_was(training: Desk) -> None:
+    training.presenter.set_budget(0.2)
+    training.presenter.set_prototype(2)
+    training.presenter.focus("phantom_000", 0, 3)
+    before = training.commands()
+    _stopped(training)
+    training.presenter.resume()
+    training.write(started(2).model_copy(update={"prototypes": 4}))
+    training.presenter.focus("phantom_000", 0, 3)
+    assert training.commands()[len(before) :] == ["preview_budget", "preview_similarity", "focus"]
 
 
 def test_a_process_that_dies_without_a_word_is_a_failure_that_quotes_it(training: Desk) -> None:
