@@ -29,7 +29,7 @@ from napari_crln.events import (
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained, last_words
-from napari_crln.gui.model import LiveChoice, Message, PanelModel
+from napari_crln.gui.model import LiveChoice, Message, PanelModel, ProjectView
 from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import STATES, RunView, after, pruned
 from napari_crln.gui.training_form import form_for, run_config, typed_settings
@@ -115,12 +115,19 @@ class Presenter:
         first = readable[0].name if readable else ""
         faults = [row.fault for row in opened.project.volumes if row.fault]
         self.model.update(
-            project=opened.project, busy="", shown=first,
+            project=opened.project, busy="", shown=first, live=self._live_in(opened.project),
             form=form_for(opened.project.preset, self.model.snapshot.form),
             message=Message(faults[0], "error") if faults else Message(f"{opened.project.name}: {count} volumes."),
         )  # fmt: skip
         if opened.run is not None:
             self.attach(opened.run)
+
+    def _live_in(self, project: ProjectView) -> LiveChoice:
+        """The choice, without what was of the former project: layers that were painted on, and a class that this one lacks."""
+        former, live = self.model.snapshot.project, self.model.snapshot.live
+        if former is None or former.path != project.path:
+            live = replace(live, edited=frozenset())
+        return live if live.class_index < len(project.classes) else replace(live, class_index=1)
 
     def _not_opened(self, error: Exception) -> None:
         self.model.update(busy="")

@@ -25,11 +25,12 @@ from napari_crln.events import (
     dump_line,
 )
 from napari_crln.gui import obstacles, presenter
-from napari_crln.gui.model import PanelModel
+from napari_crln.gui.model import LiveChoice, PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.run_view import Preview, RunView, pruned
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
 from napari_crln.volume.sample import make_sample_project
 
@@ -97,6 +98,20 @@ def test_opening_shows_the_volumes_and_the_first_of_them(desk: Desk) -> None:
     assert [row.coverage for row in desk.now.project.volumes] == ["dense", None, "dense"]
     assert desk.now.shown == desk.now.project.volumes[0].name
     assert not desk.now.busy
+
+
+def test_what_was_chosen_live_goes_along_to_another_project_but_for_what_is_not_there(
+    desk: Desk, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.crln"
+    Project.create(few, ClassTable.from_ids({"background": 0, "body": 1}))
+    choice = {"shown": frozenset({"clues"}), "every_s": 2.0, "edited": frozenset({"prediction"})}
+    desk.presenter.set_live(class_index=3, **choice)
+    desk.presenter.open_project(desk.now.project.path)
+    assert desk.now.live == LiveChoice(class_index=3, **choice), "the same one, and its layers stay"
+    desk.presenter.open_project(few)
+    assert desk.now.project.path == few
+    assert desk.now.live == LiveChoice(**choice | {"edited": frozenset()})
 
 
 def test_a_damaged_volume_is_told_and_left_out_and_the_others_open(sample: Path, tmp_path: Path) -> None:
