@@ -378,10 +378,11 @@ def test_correcting_takes_what_is_seen_live_before_the_prediction(
     layer = desk.show(UNLABELLED)
     session, shape = desk.session, layer.data.shape
     place = placement(session.volumes.grids[UNLABELLED])
-    facts = tag("preview", generation=2, volume=UNLABELLED)
+    folder = desk.path / "runs" / "a"
+    facts = tag("preview", generation=2, volume=UNLABELLED, run=str(folder))
     live = desk.viewer.add_labels(np.full(shape, 2, np.uint8), name="live", metadata=facts, **place)
     monkeypatch.setattr(session.live, "layer", lambda key: live if key == "rectified" else None)
-    run = session.model.snapshot.run
+    run = replace(session.model.snapshot.run, folder=folder)
     slab = Preview(2, UNLABELLED, 3, region=((0, 4), (0, shape[1]), (0, shape[2])))
     desk.panel.annotate.correct.setChecked(True)
 
@@ -398,7 +399,9 @@ def test_correcting_takes_what_is_seen_live_before_the_prediction(
     assert begun(12, Preview(3, UNLABELLED, 4)) == 1, "the layer does not show the newest yet"
     live.metadata["crln"]["volume"] = LABELLED
     assert begun(2, slab) == 1, "of another volume"
-    live.metadata["crln"]["volume"] = UNLABELLED
+    live.metadata["crln"] |= {"volume": UNLABELLED, "run": str(folder.with_name("b"))}
+    assert begun(0, slab) == 1, "of another run, whose generations are numbered alike"
+    live.metadata["crln"]["run"] = str(folder)
     live.visible = False
     assert begun(1, slab) == 1, "what is hidden is not what one corrects"
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -201,6 +202,25 @@ def test_maps_of_another_volume_vanish_until_its_own_come(stage: Stage) -> None:
     stage.live.on_volume("b", other)
     assert stage.live.layer("prediction").data.shape == other.shape
     assert not stage.live.layer("prediction").data.any()
+
+
+def test_maps_of_another_run_vanish_also_on_hidden_layers_but_not_what_was_painted_on(stage: Stage) -> None:
+    stage.show(3, keys=KEYS)
+    prediction, uncertainty = (stage.live.layer(key) for key in ("prediction", "uncertainty"))
+    uncertainty.visible = False
+    maps = {"prediction": MapPicture(np.full(GRID.shape, 3, np.uint8), Quantisation())}
+    stage.live.show(Frame("a", 9, 9, GRID.shape, maps, run=Path("runs/x")), GRID, CLASSES, KEYS)
+    assert prediction.metadata["crln"]["run"] == str(Path("runs/x"))
+    stage.live.on_run()
+    assert not prediction.data.any()
+    assert not uncertainty.data.any(), "the last frame had no map for it"
+    assert not uncertainty.visible
+    assert prediction.metadata["crln"]["run"] == ""
+    assert {layer.metadata["crln"]["generation"] for layer in stage.viewer.layers} == {0}
+    stage.show(3)
+    prediction.paint((1, 2, 2), 1)
+    stage.live.on_run()
+    assert prediction.data.any()
 
 
 def _anchors(stage: Stage, *points: tuple[int, int, int, int], step: int = 5) -> Any:

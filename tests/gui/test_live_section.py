@@ -14,6 +14,7 @@ import pytest
 from napari_crln.config import build
 from napari_crln.engine.generations import Generations
 from napari_crln.events import Ended, Previewed, Started, dump_line
+from napari_crln.gui.preview_feed import Frame, MapPicture
 from napari_crln.previews import AnchorRecord, FocusRecord, MapRecord, PreviewRecord, exact, group_name
 from napari_crln.run.folder import RunFolder
 
@@ -109,6 +110,56 @@ def test_history_volumes_and_removed_generations(shown: Shown, wait: Callable[..
     assert shown.session.live.layer("rectified").contour == 0
 
     _wait_for_prototype(shown)
+
+
+def test_maps_of_a_run_that_is_no_longer_watched_vanish_and_come_back_with_it(
+    shown: Shown, sample: Path, wait: Callable[..., None], qtbot: Any
+) -> None:
+    session, shape = shown.session, shown.session.volumes.grids["phantom_000"].shape
+    shown.publish("phantom_000", shape, 4)
+    shown.end()
+    _tick(shown, "prediction", "rectified")
+    session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == shown.step("rectified") == 4)
+    maps = {key: MapPicture(np.ones(shape, np.uint8), exact()) for key in MAPS}
+    parts = session._show_frame(Frame("phantom_000", 1, 4, shape, maps, run=shown.folder))
+    next(parts)
+
+    other = Shown(shown.panel, sample, "crln")  # without maps
+    other.end()
+    session.presenter.attach(other.folder)
+    assert next(parts, "ended") == "ended", "of a frame that is drawn a layer at a time"
+    wait(lambda: "has left none" in shown.section.seen.text())
+    qtbot.wait(200)
+    assert not any(session.live.layer(key).data.any() for key in MAPS)
+
+    session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == shown.step("rectified") == 4)
+    assert all(session.live.layer(key).data.all() for key in MAPS)
+
+
+def test_a_map_that_was_painted_on_in_one_project_comes_in_the_next(
+    shown: Shown, sample: Path, wait: Callable[..., None], tmp_path: Path
+) -> None:
+    session, shape = shown.session, shown.session.volumes.grids["phantom_000"].shape
+    next_project = Path(
+        shutil.copytree(sample, tmp_path / "next.crln", ignore=shutil.ignore_patterns("runs"))
+    )
+    shown.publish("phantom_000", shape, 1)
+    _tick(shown, "prediction")
+    session.presenter.attach(shown.folder)
+    wait(lambda: shown.step() == 1)
+    painted = session.live.layer("prediction")
+    painted.paint((5, 5, 5), 2)
+    assert session.model.snapshot.live.edited == {"prediction"}
+
+    other = Shown(shown.panel, next_project, "crln")
+    other.publish("phantom_000", shape, 2)
+    other.end()
+    session.presenter.open_project(next_project)
+    wait(lambda: other.step() == 2)
+    assert painted in session.viewer.layers, "the user's own"
+    assert "You changed it" not in shown.section.ticks["prediction"].toolTip()
 
 
 def _wait_for_prototype(shown: Shown) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from napari_crln.events import Event
+from napari_crln.events import Event, Started
 from napari_crln.lock import holder
 from napari_crln.run.launch import Child
 from napari_crln.run.watch import Tail, follow
@@ -32,10 +32,12 @@ class Report:
     ----------
     events : since the last report
     gone : its process had ended before all of its events were read, so that no more will come
+    looked : when that was looked at, `time.monotonic`: of a process that was started later, `gone` says nothing
     """
 
     events: tuple[Event, ...] = ()
     gone: bool = False
+    looked: float = 0.0
 
 
 def follow_run(
@@ -43,18 +45,20 @@ def follow_run(
 ) -> Iterator[Report | None]:
     """Events of a run in batches; a report without events every `beat_s` while nothing comes."""
     batch: list[Event] = []
-    lives, next_beat = True, 0.0
+    lives, looked, next_beat = True, 0.0, 0.0
     for event in follow(folder, poll_s=poll_s):
         if event is not None:
             batch.append(event)
+            lives = lives or isinstance(event, Started)  # a new process, whom the next look will be about
         if len(batch) >= BATCH:
             yield Report(tuple(batch))
             batch = []
         elif event is None:
             due = time.monotonic() >= next_beat
-            yield Report(tuple(batch), gone=not lives) if batch or due else None
+            yield Report(tuple(batch), not lives, looked) if batch or due else None
             batch = []
             if due:  # asked before the log is read to its end again, so that a last event is not overlooked
+                looked = time.monotonic()
                 lives, next_beat = alive(), time.monotonic() + beat_s
 
 

@@ -25,7 +25,7 @@ from napari_crln.gui.live_maps import BY_KEY, LiveMap
 from napari_crln.gui.preview_feed import Frame, blank
 from napari_crln.gui.tags import tag
 from napari_crln.gui.viewer_layers import add_beneath, own, same_selection
-from napari_crln.previews import PER_CLASS
+from napari_crln.previews import PER_CLASS, Quantisation
 from napari_crln.types import ShapeDHW
 from napari_crln.volume.geometry import Grid
 from napari_crln.volume.labels import LabelClass
@@ -48,10 +48,11 @@ class _Scene:
 
 @dataclass
 class _Live:
-    """One live layer, where it was placed, and whether the user has edited it."""
+    """One live layer, where it was placed, in what scale its values are, and whether the user has edited it."""
 
     layer: Any
     place: tuple[Grid, ShapeDHW] | None = None
+    scale: Quantisation | None = None
     touched: bool = False
     disconnect: list[Callable[[], None]] = field(default_factory=list)
 
@@ -114,7 +115,19 @@ class LiveLayers:
         """Another volume is seen: maps of the one before must not lie over it until its own come."""
         scene = self._scene
         if scene is not None and scene.frame.volume != volume:
-            self.show(blank(scene.frame, volume, grid.shape), grid, scene.classes, scene.ticked)
+            self._blank(scene, volume, grid)
+
+    def on_run(self) -> None:
+        """Another run is watched: maps of the one before must not be taken for its own."""
+        scene = self._scene
+        if scene is not None:
+            self._blank(scene, scene.frame.volume, scene.grid)
+
+    def _blank(self, scene: _Scene, volume: str, grid: Grid) -> None:
+        """Show nothing on all layers, also on hidden ones, which the last frame had no map for."""
+        scales = {key: live.scale for key, live in self._live.items() if live.scale is not None}
+        frame = blank(scene.frame, volume, grid.shape, scales)
+        self.show(frame, grid, scene.classes, frozenset(self._live))
 
     def outline(self, width: int) -> None:
         """Show `rectified` as outlines so many voxels wide, in 2D; 0: filled."""
@@ -166,6 +179,7 @@ class LiveLayers:
                 live.place = None
             _swap(live.layer, stored)
             self._place(live, scene.grid, strides)
+        live.scale = scene.frame.maps[spec.key].quantisation
         live.layer.metadata.update(_tag(spec.key, scene))
 
     def _show_points(self, spec: LiveMap, live: _Live | None, scene: _Scene) -> None:
@@ -283,6 +297,7 @@ def _tag(key: str, scene: _Scene, **further: Any) -> dict[str, Any]:
         "generation": frame.generation,
         "step": frame.step,
         "volume": frame.volume,
+        "run": "" if frame.run is None else str(frame.run),
         "map": key,
         **true_affine(scene.grid),
     }

@@ -7,6 +7,7 @@ the current one, are dropped. All methods are called from one thread.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import replace
@@ -15,11 +16,20 @@ from pathlib import Path
 from typing import Any
 
 from napari_crln.errors import CrlnError
-from napari_crln.events import Focus, LabelsChanged, Pause, PreviewBudget, PreviewSimilarity, Resume, Stop
+from napari_crln.events import (
+    Focus,
+    LabelsChanged,
+    Pause,
+    PreviewBudget,
+    PreviewSimilarity,
+    Resume,
+    Started,
+    Stop,
+)
 from napari_crln.gui import obstacles
 from napari_crln.gui.background import Background
 from napari_crln.gui.following import Report, follow_run, is_trained, last_words
-from napari_crln.gui.model import LiveChoice, Message, PanelModel
+from napari_crln.gui.model import LiveChoice, Message, PanelModel, ProjectView
 from napari_crln.gui.project_files import Opened, read_project
 from napari_crln.gui.run_view import STATES, RunView, after, pruned
 from napari_crln.gui.training_form import form_for, run_config, typed_settings
@@ -48,6 +58,7 @@ class Presenter:
         self._launch = start_process
         self._unfollow: Callable[[], None] | None = None
         self._child: Child | None = None
+        self._spawned = 0.0  # when, `time.monotonic`
         self._focus: tuple[str, int, int] | None = None
 
     # --- project
@@ -104,12 +115,19 @@ class Presenter:
         first = readable[0].name if readable else ""
         faults = [row.fault for row in opened.project.volumes if row.fault]
         self.model.update(
-            project=opened.project, busy="", shown=first,
+            project=opened.project, busy="", shown=first, live=self._live_in(opened.project),
             form=form_for(opened.project.preset, self.model.snapshot.form),
             message=Message(faults[0], "error") if faults else Message(f"{opened.project.name}: {count} volumes."),
         )  # fmt: skip
         if opened.run is not None:
             self.attach(opened.run)
+
+    def _live_in(self, project: ProjectView) -> LiveChoice:
+        """The choice, without what was of the former project: layers that were painted on, and a class that this one lacks."""
+        former, live = self.model.snapshot.project, self.model.snapshot.live
+        if former is None or former.path != project.path:
+            live = replace(live, edited=frozenset())
+        return live if live.class_index < len(project.classes) else replace(live, class_index=1)
 
     def _not_opened(self, error: Exception) -> None:
         self.model.update(busy="")
@@ -201,11 +219,12 @@ class Presenter:
         for event in report.events:
             view = after(view, event)
             self.model.curves.add(event)
-        if report.gone and view.active:
+        if report.gone and view.active and report.looked > self._spawned:
             view = self._lost(view)
         old = self.model.snapshot.run
         self.model.update(run=view)
-        if view.state == "training" and not (old.active and old.method):
+        if any(isinstance(event, Started) for event in report.events):
+            self._focus = None  # was told to the process before
             self._tell_wishes(folder)
         if view.note and view.note != old.note:
             self.model.say(view.note, "error" if view.state == "failed" else "warning")
@@ -214,7 +233,7 @@ class Presenter:
 
     def _start_made(self, folder: Path) -> None:
         self.leave_run()
-        self.model.update(busy="", run=RunView(folder=folder), message=Message(f"Starting {folder.name} …"))
+        self.model.update(busy="", run=RunView(folder=folder))
         self._spawn(folder, ["train", "--run-folder", str(folder), "--json"])
         self._follow(folder)
         self.refresh_volumes()
@@ -224,7 +243,9 @@ class Presenter:
             self._child = self._launch(arguments, folder / LOG)
         except (CrlnError, OSError) as error:
             return self._failed(error)
-        return self._set_run(state="starting", note="")
+        self._spawned = time.monotonic()
+        self._set_run(state="starting", note="")
+        return self.model.say(f"Starting {folder.name} …")
 
     def _follow(self, folder: Path) -> None:
         self._unfollow = self._background.stream(
@@ -277,9 +298,9 @@ class Presenter:
             self._command(PreviewSimilarity(prototype=prototype))
 
     def _tell_wishes(self, folder: Path) -> None:
-        """What the user chose before the run began, or before it was watched."""
+        """What the user chose before the run's process began, or before it was watched."""
         live = self.model.snapshot.live
-        if not self._alive(folder):
+        if self.model.snapshot.run.state not in ("training", "paused") or not self._alive(folder):
             return
         if live.budget != LiveChoice().budget:
             self.set_budget(live.budget)

@@ -8,7 +8,7 @@ where drawing is slow (3D without a GPU), updates are rarer, and drawn in one go
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -65,6 +65,7 @@ class Frame:
     ----------
     generation : 0 of a blank frame, which no run made
     prototype : whose score the similarity is, from 1; 0: the largest
+    run : folder of the run that made them
     """
 
     volume: str
@@ -75,6 +76,7 @@ class Frame:
     anchors: AnchorRecord | None = None
     class_index: int = 1
     prototype: int = 0
+    run: Path | None = None
 
 
 def wanted(now: Snapshot, visible: frozenset[str]) -> Wanted | None:
@@ -140,16 +142,13 @@ def _frame(preview: Preview, question: Wanted, base: Frame | None) -> Frame:
         maps[key] = MapPicture(stored, quantisation)
     return Frame(
         record.volume, record.generation, record.step, record.shape, maps, record.anchors, question.class_index,
-        record.prototype,
+        record.prototype, question.folder,
     )  # fmt: skip
 
 
-def blank(frame: Frame, volume: str, shape: ShapeDHW) -> Frame:
-    """The maps of a frame on another volume, of which nothing is known yet."""
-    maps = {
-        key: MapPicture(_empty(shape, picture.quantisation, key), picture.quantisation)
-        for key, picture in frame.maps.items()
-    }
+def blank(frame: Frame, volume: str, shape: ShapeDHW, scales: Mapping[str, Quantisation]) -> Frame:
+    """Maps, in the scales that they are shown in, of a volume or run of which nothing is known yet; else like a frame."""
+    maps = {key: MapPicture(_empty(shape, scale, key), scale) for key, scale in scales.items()}
     return Frame(volume, 0, 0, shape, maps, None, frame.class_index, frame.prototype)
 
 

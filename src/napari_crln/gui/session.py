@@ -127,6 +127,9 @@ class Session:
                 self.live.keep_only(frozenset())
                 self.annotation.clear()
                 self.volumes.clear()
+        if old.run.folder is not None and now.run.folder != old.run.folder:
+            self.live.on_run()
+            self.feed.forget()  # the same maps are drawn again if the user comes back
         if (now.shown, _path(now)) != (old.shown, _path(old)) and now.shown:
             self._load(now)
         if now.annotation != old.annotation:
@@ -198,9 +201,11 @@ class Session:
         grid = self.volumes.grids.get(frame.volume)
         if grid is None or now.project is None or frame.volume != now.shown:
             return
+        about = now.run.folder, now.shown, now.live.shown
         for part in self.live.showing(frame, grid, now.project.classes, now.live.shown):
             yield part
-            if (self.model.snapshot.shown, self.model.snapshot.live.shown) != (frame.volume, now.live.shown):
+            then = self.model.snapshot
+            if (then.run.folder, then.shown, then.live.shown) != about:
                 return  # what comes next draws all of it
 
     def _send_focus(self) -> None:
@@ -259,9 +264,8 @@ class Session:
             if p.volume == now.shown and p.generation <= about.get("generation", 0)
         ]
         shape = self.volumes.grids[self.volumes.shown].shape
-        return about.get("volume") == now.shown and any(
-            covers(p.region, shape, plane) for p in own if p.kept or p is own[-1]
-        )
+        same = (about.get("volume"), about.get("run")) == (now.shown, str(now.run.folder))
+        return same and any(covers(p.region, shape, plane) for p in own if p.kept or p is own[-1])
 
     def _deleted(self, key: str) -> None:
         self.presenter.tick_map(key, False)

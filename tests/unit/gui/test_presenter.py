@@ -24,12 +24,13 @@ from napari_crln.events import (
     Validated,
     dump_line,
 )
-from napari_crln.gui import obstacles
-from napari_crln.gui.model import PanelModel
+from napari_crln.gui import obstacles, presenter
+from napari_crln.gui.model import LiveChoice, PanelModel
 from napari_crln.gui.predictor import Predictor
 from napari_crln.gui.presenter import Presenter
 from napari_crln.gui.run_view import Preview, RunView, pruned
 from napari_crln.run.folder import RunFolder
+from napari_crln.volume.labels import ClassTable
 from napari_crln.volume.project import Project
 from napari_crln.volume.sample import make_sample_project
 
@@ -97,6 +98,20 @@ def test_opening_shows_the_volumes_and_the_first_of_them(desk: Desk) -> None:
     assert [row.coverage for row in desk.now.project.volumes] == ["dense", None, "dense"]
     assert desk.now.shown == desk.now.project.volumes[0].name
     assert not desk.now.busy
+
+
+def test_what_was_chosen_live_goes_along_to_another_project_but_for_what_is_not_there(
+    desk: Desk, tmp_path: Path
+) -> None:
+    few = tmp_path / "few.crln"
+    Project.create(few, ClassTable.from_ids({"background": 0, "body": 1}))
+    choice = {"shown": frozenset({"clues"}), "every_s": 2.0, "edited": frozenset({"prediction"})}
+    desk.presenter.set_live(class_index=3, **choice)
+    desk.presenter.open_project(desk.now.project.path)
+    assert desk.now.live == LiveChoice(class_index=3, **choice), "the same one, and its layers stay"
+    desk.presenter.open_project(few)
+    assert desk.now.project.path == few
+    assert desk.now.live == LiveChoice(**choice | {"edited": frozenset()})
 
 
 def test_a_damaged_volume_is_told_and_left_out_and_the_others_open(sample: Path, tmp_path: Path) -> None:
@@ -224,6 +239,49 @@ def test_resuming_an_ended_run_starts_the_command_line_again(training: Desk) -> 
     assert run.state == "starting"
     training.write(started(2))
     assert training.now.run.state == "training"
+
+
+def _stopped(training: Desk) -> None:
+    """The run's process has ended, and the follower knows."""
+    training.write(Ended(step=2, reason="stopped"))
+    training.launcher.last.code = 0
+    training.background.pump(10)
+
+
+def test_a_look_before_the_resume_is_no_death_of_the_new_process(training: Desk) -> None:
+    _stopped(training)
+    training.presenter.resume()
+    child = training.launcher.last
+    assert "Starting" in training.now.message.text
+    training.background.pump(20)
+    assert training.now.run.state == "starting", "until its first event, seconds later"
+    assert "is being trained" in obstacles.to_resume(training.now)
+    training.presenter.resume()
+    assert training.launcher.last is child, "no second one"
+    child.log.write_text("napari-crln: the disk is full; make room\n")
+    child.code = 8
+    training.background.pump(30)
+    assert (training.now.run.state, training.now.run.note) == ("failed", "the disk is full; make room")
+
+
+def test_a_run_that_is_resumed_in_a_shell_is_alive(training: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    _stopped(training)
+    monkeypatch.setattr(presenter, "is_trained", lambda folder: True)
+    training.write(started(2))
+    training.background.pump(10)
+    assert training.now.run.state == "training"
+
+
+def test_a_resumed_process_is_told_what_the_one_before_was(training: Desk) -> None:
+    training.presenter.set_budget(0.2)
+    training.presenter.set_prototype(2)
+    training.presenter.focus("phantom_000", 0, 3)
+    before = training.commands()
+    _stopped(training)
+    training.presenter.resume()
+    training.write(started(2).model_copy(update={"prototypes": 4}))
+    training.presenter.focus("phantom_000", 0, 3)
+    assert training.commands()[len(before) :] == ["preview_budget", "preview_similarity", "focus"]
 
 
 def test_a_process_that_dies_without_a_word_is_a_failure_that_quotes_it(training: Desk) -> None:
