@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -233,6 +234,29 @@ def test_an_unclear_pair_is_an_error(images: list[str], labels: list[str], error
         _pairs(images, labels)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["a", "b"], "Labels"),
+        (["a", "a"], "a labels"),
+        (["case_0000", "case_0001"], "case"),
+        (["case_0000", "case_0001"], "Labels"),
+        (["mask", "labels"], "gt"),
+    ],
+)
+def test_who_renames_as_advised_gets_a_pair(images: list[str], labels: str) -> None:
+    for _ in range(3):
+        try:
+            pairs = _pairs(images, [labels])
+        except InvalidLabel as error:
+            what, name = re.search(r'Rename (it|the image)\b.*"(.+)"', str(error)).groups()
+            images, labels = (images, name) if what == "it" else ([images[0], name], labels)
+        else:
+            assert labels in pairs.values()
+            return
+    pytest.fail(f"the advice leads nowhere: {images}, {labels}")
+
+
 def test_labels_of_no_image_are_an_error_with_both_places() -> None:
     made = [
         layers.Image(np.zeros(SHAPE), name="a"),
@@ -298,6 +322,13 @@ def test_names_and_colours_come_from_the_layer() -> None:
     table = class_table(_one(_ids(0, 2), features=features, colormap=colours), "dense")
     assert [(c.name, c.source_id) for c in table] == [("background", 0), ("aorta", 2), ("valve", 5)]
     assert [c.colour for c in table][1:] == ["#ff0000", "#0080ff"]
+
+
+@pytest.mark.parametrize("nothing", [np.nan, None, "-", np.inf])
+def test_a_row_without_a_value_names_nothing(nothing: Any) -> None:
+    features = {"index": [0, 2, nothing], "class": ["nothing", "aorta", "valve"]}
+    table = class_table(_one(_ids(0, 2, 5), features=features), "dense")
+    assert [c.name for c in table] == ["background", "aorta", "class 5"]
 
 
 def test_layers_that_name_a_value_differently_are_refused() -> None:
