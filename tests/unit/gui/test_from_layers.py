@@ -23,9 +23,17 @@ from napari_crln.errors import (
     UsageError,
 )
 from napari_crln.gui import readers, sample_data
-from napari_crln.gui.from_layers import create_project, plan_from_layers, renamed
+from napari_crln.gui.from_layers import (
+    create_project,
+    layer_states,
+    left_out,
+    plan_from_layers,
+    plan_volumes,
+    renamed,
+)
 from napari_crln.gui.layer_classes import class_table, propose_coverage
 from napari_crln.gui.layer_data import placement
+from napari_crln.gui.tags import tag
 from napari_crln.volume import nifti
 from napari_crln.volume.project import Project
 
@@ -273,6 +281,46 @@ def test_previews_and_predictions_of_ours_are_left_out() -> None:
         layers.Labels(_ids(0, 1), name="crln: rectified"),
     ]
     assert [v.labels for v in plan_from_layers(made)] == [None]
+
+
+def _panels(project: Project, name: str) -> list[Any]:
+    """What the panel shows of a volume; napari numbers a name that is there already."""
+    volume, where = project.volume(name), placement(project.volume(name).grid)
+    shown = layers.Image(volume.read_image(), name=f"{name} [1]", metadata=tag("image", volume=name), **where)
+    painted = volume.read_annotation() if volume.has_annotation else np.zeros(volume.grid.shape, np.uint8)
+    about = tag("annotation", project=str(project.path), volume=name, revision=1)
+    return [shown, layers.Labels(painted, name=f"{name} annotation", metadata=about, **where)]
+
+
+@pytest.mark.parametrize("where", PLACEMENTS)
+def test_what_the_panel_shows_is_left_out_beside_the_layers_that_it_was_made_of(
+    where: str, tmp_path: Path, voxels: NDArray[np.int16]
+) -> None:
+    placed = PLACEMENTS[where]
+    mine = [layers.Image(voxels, name=name, **placed) for name in ("a", "b: 2")]
+    mine.append(layers.Labels(_ids(0, 1), name="a labels", **placed))
+    project = create_project(tmp_path / "p.crln", plan_from_layers(mine))
+    shown = [layer for name in project.volumes for layer in _panels(project, name)]
+    states = layer_states([*mine, *shown, layers.Image(voxels, name="c", **placed)])
+    plan = plan_volumes(states)
+    assert [(v.image.name, v.labels and v.labels.name) for v in plan] == [
+        ("a", "a labels"), ("b: 2", None), ("c", None),
+    ]  # fmt: skip
+    assert left_out(states, plan).endswith("same images: 'a annotation', 'b_ 2 annotation'.")
+
+
+def test_what_the_panel_shows_is_taken_where_it_is_all_that_shows_it(
+    tmp_path: Path, voxels: NDArray[np.int16]
+) -> None:
+    mine = [layers.Image(voxels, name="a"), layers.Labels(_ids(0, 1), name="a labels")]
+    shown = _panels(create_project(tmp_path / "p.crln", plan_from_layers(mine)), "a")
+    elsewhere = layers.Image(voxels, name="a", translate=(50, 0, 0))
+    other = layers.Image(voxels, name="c")
+    for given in (shown, [*shown, other], [*shown, elsewhere]):
+        states = layer_states(given)
+        plan = plan_volumes(states)
+        assert [v.labels and v.labels.name for v in plan] == ["a annotation", *[None] * (len(given) - 2)]
+        assert left_out(states, plan) == ""
 
 
 def test_names_become_plain_and_unique() -> None:
