@@ -476,6 +476,7 @@ def test_the_run_is_told_of_each_save(desk: Desk, monkeypatch: pytest.MonkeyPatc
     taken = {UNLABELLED: (1, 812)}
     desk.session.model.update(run=replace(desk.session.model.snapshot.run, labels_taken=taken))
     assert desk.panel.annotate.saving.text() == "Saved, revision 1. Training has it since iteration 812."
+    assert desk.panel.status.text() == f"{UNLABELLED}: training has revision 1 since iteration 812."
     desk.session.model.update(run=view)
 
 

@@ -105,6 +105,19 @@ def test_new_from_open_layers_makes_a_project_that_can_be_trained(
     assert panel.train.train_button.isEnabled()
     assert panel.session.model.snapshot.project.path.parent == tmp_path
     wait(lambda: "'b (new)' is the volume 'b _new_'" in panel.status.text())
+    wait(lambda: panel.session.annotation.layer("a") is not None)
+
+    viewer.add_image(
+        random.normal(size=(16, 16, 16)), name="c", units=("mm",) * 3
+    )  # and once more, with this
+    first = panel.session.model.snapshot.project.path
+    panel.project.layers_button.click()
+    wait(lambda: panel.session.model.snapshot.project.path != first or "both fit" in panel.status.text())
+    rows = panel.session.model.snapshot.project.volumes
+    assert [(row.name, row.role) for row in rows] == [
+        ("a", "labelled"), ("b _new_", "unlabelled"), ("c", "unlabelled"),
+    ]  # fmt: skip
+    wait(lambda: "show the same images: 'a annotation'." in panel.status.text())
 
 
 def test_the_loop_is_not_blocked_by_slow_work(panel: Any, qtbot: Any) -> None:

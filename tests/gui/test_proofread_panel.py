@@ -109,6 +109,9 @@ def test_roles_change_from_the_table_and_no_is_an_answer(
     assert section.role.currentText() == "unlabelled"
     wait(lambda: "no labels" in opened.status.text())
     session.presenter.show_volume("phantom_004")
+    wait(lambda: session.volumes.shown == "phantom_004")
+    labels = session.volumes.layer("labels")
+    session.viewer.layers.selection.active = labels
     section.ask = Answer(False)
     section.change_role("labelled")
     assert "labels are trained on" in section.ask.asked[0].details
@@ -119,6 +122,21 @@ def test_roles_change_from_the_table_and_no_is_an_answer(
     project.refresh()
     assert project.volume("phantom_004").role == "labelled"
     wait(lambda: section.table.item(4, 1).text() == "labelled")
+    wait(lambda: session.annotation.layer("phantom_004") is not None)
+    assert labels not in session.viewer.layers, "it shows what is no longer painted on it"
+    section.change_role("test")
+    wait(lambda: session.volumes.layer("labels") is not None)
+    assert session.annotation.layer("phantom_004") is None
+
+
+def test_a_prediction_that_is_gone_is_not_shown(
+    opened: Any, project: Project, wait: Callable[..., None]
+) -> None:
+    assert opened.session.volumes.layer("prediction").visible
+    shutil.rmtree(project.volume(NAME).path / "labels" / "prediction")
+    opened.session.show_again()
+    wait(lambda: opened.session.volumes.layer("prediction") is None)
+    assert f"{NAME} prediction" not in opened.session.viewer.layers
 
 
 def test_export_asks_for_a_folder_and_writes_what_is_predicted(

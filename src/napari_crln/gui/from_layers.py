@@ -8,7 +8,7 @@ has a guess), and which value of sparse labels is background, if one is.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +41,9 @@ _LIVE = "crln: "  # so the panel names its live layers
 def plan_from_layers(layers: Iterable[Any]) -> list[LayerVolume]:
     """The volumes that these layers are: each Image layer, with the Labels layer that belongs to it.
 
-    Other layers, and previews and predictions of ours, are left out. No voxel is read.
+    Other layers, and previews and predictions of ours, are left out, and so is what shows a volume of a project whose
+    image is there as a layer of the user's own: the panel's layers beside those that its project was made of. No voxel
+    is read.
 
     Raises
     ------
@@ -68,6 +70,9 @@ def plan_volumes(states: Iterable[Layer]) -> list[LayerVolume]:
     images, labels = (
         [_array(data, state) for data, state, k in given if k == kind] for kind in ("image", "labels")
     )
+    sources = [image for image in images if _volume_of(image.state) is None]
+    by_name = dict(zip(_unique([plain_name(image.name) for image in sources]), sources, strict=True))
+    images, labels = ([each for each in some if not _is_double(each, by_name)] for some in (images, labels))
     if not images:
         raise UsageError("no image layer", "a volume is an image, with labels or without", "Open an image")
     labels_of = {image: labels[number] for number, image in pair(images, labels).items()}
@@ -85,6 +90,20 @@ def renamed(plan: Sequence[LayerVolume], most: int = 3) -> str:
         return ""
     more = f", and {len(pairs) - most} more are renamed" if len(pairs) > most else ""
     return f"{', '.join(pairs[:most])}{more}: names of volumes are file names, and no two are alike."
+
+
+def left_out(states: Iterable[Layer], plan: Sequence[LayerVolume], most: int = 3) -> str:
+    """Which annotations of a project are left out of a plan, in a line for a person; "" if none are."""
+    taken = {id(volume.labels.state) for volume in plan if volume.labels is not None}
+    names = [
+        f"'{state.get('name')}'"
+        for _, state, kind in states
+        if kind == "labels" and _volume_of(state) and not _is_shown(state) and id(state) not in taken
+    ]
+    if not names:
+        return ""
+    more = ", …" if len(names) > most else ""
+    return f"Left out, as layers of yours show the same images: {', '.join(names[:most])}{more}."
 
 
 def create_project(
@@ -150,6 +169,17 @@ def _array(data: Any, state: dict[str, Any]) -> LayerArray:
 def _is_shown(state: State) -> bool:
     ours = tag_of(state.get("metadata") or {}).get("content") in _SHOWN
     return ours or str(state.get("name", "")).startswith(_LIVE)
+
+
+def _volume_of(state: State) -> str | None:
+    """Name of the volume of a project that a layer shows, of whichever project; None if it shows none."""
+    return tag_of(state.get("metadata") or {}).get("volume")
+
+
+def _is_double(layer: LayerArray, sources: Mapping[str, LayerArray]) -> bool:
+    """Whether a layer shows a volume of a project that one of the user's own images, by name, would become again."""
+    source = sources.get(_volume_of(layer.state) or "")
+    return source is not None and layer.grid.difference(source.grid) is None
 
 
 def _unique(names: Sequence[str]) -> list[str]:

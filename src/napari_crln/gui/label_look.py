@@ -44,7 +44,8 @@ def value_names(state: State) -> dict[int, str]:
     if names is None:
         return {}
     index = columns.get("index", list(range(len(names))))
-    return {int(value): str(name) for value, name in zip(index, names, strict=True) if _is_text(name)}
+    rows = ((_value(value), name) for value, name in zip(index, names, strict=True))
+    return {value: str(name) for value, name in rows if value is not None and _is_text(name)}
 
 
 def value_colours(state: State, values: Iterable[int]) -> dict[int, str]:
@@ -82,6 +83,14 @@ def class_look(
 
 def _columns(table: Any) -> dict[str, list[Any]]:
     return {} if table is None else {str(key): list(table[key]) for key in table}
+
+
+def _value(index: Any) -> int | None:
+    """The value that a row is about; None if it says none: NaN, nothing, a word."""
+    try:
+        return int(index)
+    except (TypeError, ValueError, OverflowError):
+        return None
 
 
 def _first_text(columns: dict[str, list[Any]]) -> list[Any] | None:

@@ -65,9 +65,20 @@ def _image_of(labels: Placeable, images: Sequence[Placeable]) -> int:
         raise InvalidLabel(
             f"labels {labels.name!r} fit the images {names}",
             "the name of a labels layer tells which image it belongs to",
-            f'Rename it, for example to "{images[chosen[0]].name} labels"',
+            _remedy([images[n].name for n in chosen]),
         )
     return chosen[0]
+
+
+def _remedy(names: Sequence[str]) -> str:
+    """What to rename where several images could be meant: the labels, unless that would not tell the images apart."""
+    cores = [_core(name) for name in names]
+    telling = next(
+        (name for name, core in zip(names, cores, strict=True) if core and cores.count(core) == 1), ""
+    )
+    if telling:
+        return f'Rename it, for example to "{telling} labels"'
+    return f'Rename the image that they do not belong to, for example to "{names[0]} other"'
 
 
 def _likeness(labels: Placeable, image: Placeable) -> int:

@@ -197,9 +197,13 @@ class Snapshot:
 
 
 class PanelModel:
-    """Holds the snapshot and the curves; `changed(new, old)` is emitted when they differ."""
+    """Holds the snapshot and the curves; `changed(new, old)` is emitted when they differ.
 
-    changed = Signal(Snapshot, Snapshot)
+    What a listener changes itself is told after all have heard of the change before it, so that each hears of every
+    change once, in order, and what is drawn last is the newest. It may not count on being heard before `update` returns.
+    """
+
+    changed = Signal(Snapshot, Snapshot, reemission="queued")
 
     def __init__(self) -> None:
         self.snapshot = Snapshot()

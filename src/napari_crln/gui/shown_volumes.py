@@ -72,10 +72,12 @@ class ShownVolumes:
         self.grids[data.name] = data.grid
         own = self._layers[data.name] = self._layers.pop(data.name, {})
         self._ensure(data.name, own, "image", lambda: _image(data))
-        if data.labels is not None:
-            self._ensure_labels(own, "labels", data.labels, data, classes)
-        if data.prediction is not None:
-            self._ensure_labels(own, "prediction", data.prediction, data, classes)
+        for kind, values in (("labels", data.labels), ("prediction", data.prediction)):
+            if values is not None:
+                self._ensure_labels(own, kind, values, data, classes)
+            elif kind in own:  # of a role, or a prediction, that it has no more
+                self._made.pop(own[kind], None)
+                remove(self._viewer, [own.pop(kind)])
         other = data.name != self.shown
         if other:
             self._set_visible(data.name, True)

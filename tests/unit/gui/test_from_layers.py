@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import re
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -22,9 +23,17 @@ from napari_crln.errors import (
     UsageError,
 )
 from napari_crln.gui import readers, sample_data
-from napari_crln.gui.from_layers import create_project, plan_from_layers, renamed
+from napari_crln.gui.from_layers import (
+    create_project,
+    layer_states,
+    left_out,
+    plan_from_layers,
+    plan_volumes,
+    renamed,
+)
 from napari_crln.gui.layer_classes import class_table, propose_coverage
 from napari_crln.gui.layer_data import placement
+from napari_crln.gui.tags import tag
 from napari_crln.volume import nifti
 from napari_crln.volume.project import Project
 
@@ -233,6 +242,29 @@ def test_an_unclear_pair_is_an_error(images: list[str], labels: list[str], error
         _pairs(images, labels)
 
 
+@pytest.mark.parametrize(
+    ("images", "labels"),
+    [
+        (["a", "b"], "Labels"),
+        (["a", "a"], "a labels"),
+        (["case_0000", "case_0001"], "case"),
+        (["case_0000", "case_0001"], "Labels"),
+        (["mask", "labels"], "gt"),
+    ],
+)
+def test_who_renames_as_advised_gets_a_pair(images: list[str], labels: str) -> None:
+    for _ in range(3):
+        try:
+            pairs = _pairs(images, [labels])
+        except InvalidLabel as error:
+            what, name = re.search(r'Rename (it|the image)\b.*"(.+)"', str(error)).groups()
+            images, labels = (images, name) if what == "it" else ([images[0], name], labels)
+        else:
+            assert labels in pairs.values()
+            return
+    pytest.fail(f"the advice leads nowhere: {images}, {labels}")
+
+
 def test_labels_of_no_image_are_an_error_with_both_places() -> None:
     made = [
         layers.Image(np.zeros(SHAPE), name="a"),
@@ -249,6 +281,46 @@ def test_previews_and_predictions_of_ours_are_left_out() -> None:
         layers.Labels(_ids(0, 1), name="crln: rectified"),
     ]
     assert [v.labels for v in plan_from_layers(made)] == [None]
+
+
+def _panels(project: Project, name: str) -> list[Any]:
+    """What the panel shows of a volume; napari numbers a name that is there already."""
+    volume, where = project.volume(name), placement(project.volume(name).grid)
+    shown = layers.Image(volume.read_image(), name=f"{name} [1]", metadata=tag("image", volume=name), **where)
+    painted = volume.read_annotation() if volume.has_annotation else np.zeros(volume.grid.shape, np.uint8)
+    about = tag("annotation", project=str(project.path), volume=name, revision=1)
+    return [shown, layers.Labels(painted, name=f"{name} annotation", metadata=about, **where)]
+
+
+@pytest.mark.parametrize("where", PLACEMENTS)
+def test_what_the_panel_shows_is_left_out_beside_the_layers_that_it_was_made_of(
+    where: str, tmp_path: Path, voxels: NDArray[np.int16]
+) -> None:
+    placed = PLACEMENTS[where]
+    mine = [layers.Image(voxels, name=name, **placed) for name in ("a", "b: 2")]
+    mine.append(layers.Labels(_ids(0, 1), name="a labels", **placed))
+    project = create_project(tmp_path / "p.crln", plan_from_layers(mine))
+    shown = [layer for name in project.volumes for layer in _panels(project, name)]
+    states = layer_states([*mine, *shown, layers.Image(voxels, name="c", **placed)])
+    plan = plan_volumes(states)
+    assert [(v.image.name, v.labels and v.labels.name) for v in plan] == [
+        ("a", "a labels"), ("b: 2", None), ("c", None),
+    ]  # fmt: skip
+    assert left_out(states, plan).endswith("same images: 'a annotation', 'b_ 2 annotation'.")
+
+
+def test_what_the_panel_shows_is_taken_where_it_is_all_that_shows_it(
+    tmp_path: Path, voxels: NDArray[np.int16]
+) -> None:
+    mine = [layers.Image(voxels, name="a"), layers.Labels(_ids(0, 1), name="a labels")]
+    shown = _panels(create_project(tmp_path / "p.crln", plan_from_layers(mine)), "a")
+    elsewhere = layers.Image(voxels, name="a", translate=(50, 0, 0))
+    other = layers.Image(voxels, name="c")
+    for given in (shown, [*shown, other], [*shown, elsewhere]):
+        states = layer_states(given)
+        plan = plan_volumes(states)
+        assert [v.labels and v.labels.name for v in plan] == ["a annotation", *[None] * (len(given) - 2)]
+        assert left_out(states, plan) == ""
 
 
 def test_names_become_plain_and_unique() -> None:
@@ -298,6 +370,13 @@ def test_names_and_colours_come_from_the_layer() -> None:
     table = class_table(_one(_ids(0, 2), features=features, colormap=colours), "dense")
     assert [(c.name, c.source_id) for c in table] == [("background", 0), ("aorta", 2), ("valve", 5)]
     assert [c.colour for c in table][1:] == ["#ff0000", "#0080ff"]
+
+
+@pytest.mark.parametrize("nothing", [np.nan, None, "-", np.inf])
+def test_a_row_without_a_value_names_nothing(nothing: Any) -> None:
+    features = {"index": [0, 2, nothing], "class": ["nothing", "aorta", "valve"]}
+    table = class_table(_one(_ids(0, 2, 5), features=features), "dense")
+    assert [c.name for c in table] == ["background", "aorta", "class 5"]
 
 
 def test_layers_that_name_a_value_differently_are_refused() -> None:

@@ -13,7 +13,7 @@ from typing import Any
 from qtpy.QtWidgets import QFileDialog, QMessageBox, QWidget
 
 from napari_crln.gui import obstacles
-from napari_crln.gui.from_layers import create_project, layer_states, plan_volumes, renamed
+from napari_crln.gui.from_layers import create_project, layer_states, left_out, plan_volumes, renamed
 from napari_crln.gui.layer_classes import CoverageProposal, propose_coverage
 from napari_crln.gui.layer_data import Layer
 from napari_crln.gui.layer_volume import LayerVolume
@@ -72,10 +72,10 @@ class NewProject:
         return project_folder(path) if path else None
 
     def _looked(
-        self, layers: list[Any], elsewhere: bool, found: tuple[_Plan, CoverageProposal | None]
+        self, layers: list[Any], elsewhere: bool, found: tuple[_Plan, CoverageProposal | None, str]
     ) -> None:
         self._session.model.update(busy="")
-        plan, proposal = found
+        plan, proposal, left = found
         coverage = self._coverage(proposal)
         if coverage is None:
             return self._session.model.say("No project was made.")
@@ -90,7 +90,9 @@ class NewProject:
             return create_project(folder, plan, coverage, background=background).path
 
         return self._session.presenter.create_project(
-            make, f"making {folder.name}", partial(self._opened, layers, folder, renamed(plan))
+            make,
+            f"making {folder.name}",
+            partial(self._opened, layers, folder, f"{renamed(plan)} {left}".strip()),
         )
 
     def _coverage(self, proposal: CoverageProposal | None) -> Coverage | None:
@@ -98,12 +100,12 @@ class NewProject:
             return "dense"  # of no labels at all
         return proposal.coverage if proposal.certain else self.ask_coverage(proposal)
 
-    def _opened(self, layers: list[Any], folder: Path, new_names: str) -> None:
+    def _opened(self, layers: list[Any], folder: Path, remarks: str) -> None:
         """The project's own layers show the same: hide those that it was made of."""
         for layer in layers:
             if layer in self._session.viewer.layers and layer.visible:  # each change draws the scene anew
                 layer.visible = False
-        said = f"Made {folder}. Its layers take the place of yours, which are hidden. {new_names}"
+        said = f"Made {folder}. Its layers take the place of yours, which are hidden. {remarks}"
         self._session.model.say(said.strip())
 
     def _failed(self, error: Exception) -> None:
@@ -111,6 +113,6 @@ class NewProject:
         self._session.model.say(str(error), "error")
 
 
-def _look(states: list[Layer]) -> tuple[_Plan, CoverageProposal | None]:
+def _look(states: list[Layer]) -> tuple[_Plan, CoverageProposal | None, str]:
     plan = plan_volumes(states)
-    return plan, propose_coverage(plan)
+    return plan, propose_coverage(plan), left_out(states, plan)

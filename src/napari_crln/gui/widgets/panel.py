@@ -152,5 +152,5 @@ def _theme(viewer: Any) -> tuple[str, bool]:
     from napari.utils.theme import get_theme
 
     theme = get_theme(viewer.theme)
-    colour = theme.background.as_hex(format="long")
-    return colour, theme.id != "light"
+    red, green, blue = theme.background.as_rgb_tuple()[:3]  # napari 0.6's colours cannot tell all six digits
+    return f"#{red:02x}{green:02x}{blue:02x}", theme.id != "light"
