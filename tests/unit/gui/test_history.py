@@ -90,6 +90,7 @@ def test_a_removed_generation_is_no_error(snapshot: Snapshot, tmp_path: Path) ->
 def test_a_blank_frame_says_nothing_of_its_volume(snapshot: Snapshot) -> None:
     frame = read_frame(_asked(snapshot), None)
     assert frame is not None
-    empty = blank(frame, "c", (2, 3, 4))
+    empty = blank(frame, "c", (2, 3, 4), {key: each.quantisation for key, each in frame.maps.items()})
+    assert empty.maps.keys() == frame.maps.keys()
     assert (empty.volume, empty.generation, empty.shape, empty.anchors) == ("c", 0, (2, 3, 4), None)
     assert not any(picture.stored.any() for picture in empty.maps.values())
