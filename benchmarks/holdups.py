@@ -2,11 +2,13 @@
 
 A thread looks at the main thread's Python stack every 5 ms once no beat has come for 10 ms, so that the longest pauses can
 be told by their cause: drawing the canvas (in OpenGL, which without a GPU Mesa does on the CPU), other work of napari's,
-asked for by the panel (a layer that is added) or not, or the panel's own work.
+asked for by the panel (a layer that is added) or not, Python's collection of garbage, which begins in whatever function happens to
+run, or the panel's own work.
 """
 
 from __future__ import annotations
 
+import gc
 import sys
 import threading
 import time
@@ -38,14 +40,17 @@ class Holdups:
         self.longest: list[dict[str, Any]] = []
         #: Of all pauses, told of or not, the most that was the panel's own work, ms.
         self.most_own_ms = 0.0
+        self._collecting = False
         self._watcher = threading.Thread(target=self._watch, daemon=True)
 
     def __enter__(self) -> Holdups:
+        gc.callbacks.append(self._on_collection)
         self._last = time.perf_counter()
         self._watcher.start()
         return self
 
     def __exit__(self, *_: object) -> None:
+        gc.callbacks.remove(self._on_collection)
         self._ended.set()
         self._watcher.join()
 
@@ -67,7 +72,11 @@ class Holdups:
     def _watch(self) -> None:
         while not self._ended.wait(_LOOK_S):
             if time.perf_counter() - self._last > _LOOK_AFTER_S:
-                self._seen[_where(sys._current_frames().get(self._main))] += 1
+                frame = sys._current_frames().get(self._main)
+                self._seen["garbage collected" if self._collecting else _where(frame)] += 1
+
+    def _on_collection(self, phase: str, _info: dict[str, int]) -> None:
+        self._collecting = phase == "start"
 
 
 def _where(frame: FrameType | None) -> str:

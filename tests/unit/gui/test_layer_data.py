@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from napari.layers import Labels
 from numpy.typing import NDArray
 
 from napari_crln.gui.layer_data import placement, true_affine, upright, upright_placement
 from napari_crln.gui.layer_geometry import place
 from napari_crln.gui.tags import tag
 from napari_crln.volume.geometry import Grid
+
+layers = pytest.importorskip("napari.layers")
 
 SHAPE = (6, 7, 9)
 
@@ -49,7 +50,7 @@ def test_an_oblique_grid_is_turned_about_its_middle(degrees: float) -> None:
 def test_what_is_made_of_a_layer_lies_where_the_volume_does_until_somebody_moves_it() -> None:
     grid = tilted(20)
     metadata = tag("annotation", volume="a", **true_affine(grid))
-    layer = Labels(np.zeros(SHAPE, np.uint8), metadata=metadata, **upright_placement(grid))
+    layer = layers.Labels(np.zeros(SHAPE, np.uint8), metadata=metadata, **upright_placement(grid))
     data, state, _ = layer.as_layer_data_tuple()
     np.testing.assert_allclose(place(data, state, "a").affine, grid.affine)
     layer.translate = (0, 0, 5)
