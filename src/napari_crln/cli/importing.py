@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from napari_crln.volume.project import Project
 
 _ROLES: tuple[RoleName, ...] = ("labelled", "unlabelled", "validation", "test")
-_ID_LIMIT = 1 << 62  # as in project.toml
 _ID_RULE = "an id is an integer between -2^62 and 2^62"
 #: Without one, the library's default, which is not repeated here; naming it at import would cost NumPy.
 Normalise = Annotated[
@@ -179,7 +178,9 @@ def _is_id(text: str) -> bool:
 
 
 def _fits(number: int) -> bool:
-    return abs(number) < _ID_LIMIT
+    from napari_crln.volume.manifest import ID_LIMIT
+
+    return abs(number) < ID_LIMIT
 
 
 def _report(project: Project, as_json: bool) -> None:

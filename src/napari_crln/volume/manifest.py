@@ -6,12 +6,12 @@ Read and written as a whole. Comments, unknown tables and unknown keys of a hand
 from __future__ import annotations
 
 import tomllib
-from collections.abc import Iterable
 from pathlib import Path
 from typing import Annotated, Any
 
 import tomlkit
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from tomlkit.items import AoT
 
 from napari_crln.durable import replacing
 from napari_crln.errors import ProjectError
@@ -24,7 +24,7 @@ from napari_crln.volume.names import check_no_path
 SCHEMA = 1
 FILE = "project.toml"
 _LIMIT = 1 << 26  # bytes of a manifest: a hundred times what ten thousand volumes take
-_ID_LIMIT = 1 << 62
+ID_LIMIT = 1 << 62  # ids of classes lie between it and its negative
 _HEAD = "A napari-crln project; format: docs/reference/project-folder.md of napari-crln."
 
 
@@ -32,7 +32,7 @@ class ClassEntry(BaseModel):
     model_config = ConfigDict(frozen=True, extra="ignore")
 
     name: str = Field(min_length=1)
-    source_id: Annotated[int, Field(gt=-_ID_LIMIT, lt=_ID_LIMIT)]
+    source_id: Annotated[int, Field(gt=-ID_LIMIT, lt=ID_LIMIT)]
     colour: Annotated[str, Field(pattern=r"^#[0-9a-fA-F]{6}$")]
 
 
@@ -99,7 +99,7 @@ def write(project: Path, manifest: Manifest) -> None:
     document = tomlkit.parse(path.read_text("utf-8")) if path.exists() else _new_document()
     for key, value in manifest.model_dump(mode="json", exclude_none=True).items():
         if isinstance(value, list):
-            document[key] = _tables(document.get(key, []), value)
+            _set_rows(document, key, value)
         elif document.get(key) != value:
             document[key] = value
     with replacing(path) as aside:
@@ -112,17 +112,27 @@ def _new_document() -> tomlkit.TOMLDocument:
     return document
 
 
-def _tables(known: Iterable[Any], rows: list[dict[str, Any]]) -> Any:
-    """The rows in their order; of one that was there under its name only the values that are others now are changed."""
-    by_name, tables = {table["name"]: table for table in known}, tomlkit.aot()
-    for row in rows:
-        table = by_name.get(row["name"])
-        table = tomlkit.table() if table is None else table
-        for key, value in row.items():
-            if table.get(key) != value:
-                table[key] = value
-        tables.append(table)
-    return tables
+def _set_rows(document: tomlkit.TOMLDocument, key: str, rows: list[dict[str, Any]]) -> None:
+    """Make the tables of a key these rows, where they are: only values that are others now are changed, new rows follow.
+
+    Rows that are in another order, or written as an array in one line, are written anew, with the keys that they had.
+    """
+    known = document.get(key, [])
+    names = [table["name"] for table in known]
+    if not isinstance(known, AoT) or names != [row["name"] for row in rows[: len(names)]]:
+        former = {table["name"]: table.unwrap() for table in known}
+        document[key] = tomlkit.aot()
+        rows, known, names = [former.get(row["name"], {}) | row for row in rows], document[key], []
+    for table, row in zip(known, rows, strict=False):
+        for field, value in row.items():
+            if table.get(field) != value:
+                table[field] = value
+    for row in rows[len(known) :]:
+        table = tomlkit.table()
+        table.update(row)
+        if names:  # tomlkit parts new tables from each other, and not from those that were read
+            known[-1].add(tomlkit.nl())
+        known.append(table)
 
 
 def _validated(values: dict[str, Any], path: Path) -> Manifest:

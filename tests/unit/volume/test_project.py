@@ -394,6 +394,34 @@ def test_keys_and_comments_within_the_tables_are_kept(project: Project, image: U
     assert [each["name"] for each in written["volumes"]] == ["a", "b", "c"]
 
 
+def test_a_manifest_does_not_grow_by_being_written(project: Project, image: U8) -> None:
+    for name in ("a", "b"):
+        project.add(name, image, GRID, "unlabelled")
+    path = project.path / "project.toml"
+    before = path.read_text()
+    for role in ("test", "unlabelled", "test", "unlabelled"):
+        Project.open(project.path).set_role("a", role)  # type: ignore[arg-type]
+    assert path.read_text() == before
+
+
+def test_arrays_in_one_line_are_read_and_written(project: Project, image: U8) -> None:
+    project.add("a", image, GRID, "unlabelled")
+    path = project.path / "project.toml"
+    values = tomllib.loads(path.read_text())
+    classes = ", ".join(
+        f'{{name = "{c["name"]}", source_id = {c["source_id"]}, colour = "{c["colour"]}"}}'
+        for c in values["classes"]
+    )
+    path.write_text(
+        f'schema_version = 1\nnormalisation = "{values["normalisation"]}"\nclasses = [{classes}]\n'
+        'volumes = [{name = "a", role = "unlabelled", note = "mine"}]\n'
+    )
+    Project.open(project.path).set_role("a", "test")
+    written = tomllib.loads(path.read_text())
+    assert written["volumes"] == [{"name": "a", "role": "test", "note": "mine"}]
+    assert written["classes"] == values["classes"]
+
+
 BROKEN = [
     ("schema_version = 2", "schema 2; this version reads up to 1"),
     ("schema_version =", "not TOML"),
